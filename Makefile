@@ -1,0 +1,37 @@
+# Each target does its own set-up in a virtual environment of the project's (.venv).
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+DUCKDB15 := build/duckdb-1.5.5
+
+.PHONY: demo test lint bench clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet --editable '.[dev,demo]'
+	touch $(STAMP)
+
+# The older DuckDB that we support, beside the newest: the query tests run on both.
+$(DUCKDB15): $(STAMP)
+	$(PY) -m pip install --quiet --no-deps --target $(DUCKDB15) duckdb==1.5.5
+
+demo: $(STAMP)
+	$(PY) examples/forgetting/demo.py
+
+test: $(STAMP) $(DUCKDB15)
+	$(PY) -m pytest -q
+	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q tests/store tests/query
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(STAMP)
+	for file in bench/*.py; do $(PY) $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,136 @@
+"""Every tunable of FlorDB: one name, one home, one precedence.
+
+Call argument > command line > environment (``FLORDB_…``) > ``[tool.flordb]`` in the project's
+``pyproject.toml`` > user file (``$XDG_CONFIG_HOME/flordb/config.toml``) > default. Loading never
+fails: a value that cannot be read is reported once as a warning and the default stands.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from flordb.errors import FlorWarning
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The tunables. Sizes are in bytes, times in seconds."""
+
+    disabled: bool = False
+    """Record nothing (every call becomes a pass-through)."""
+    epsilon: float = 0.0667
+    """ε of equation 4.4: the share of the training time that snapshots may take."""
+    restore_ratio: float = 1.38
+    """c of equation 4.4: restore time over materialization time, until it has been observed."""
+    flush_seconds: float = 0.1
+    """How often the flusher writes the run file."""
+    heartbeat_seconds: float = 5.0
+    """How often a run without new records shows that it is alive."""
+    exit_wait_seconds: float = 5.0
+    """How long the end of a run may wait for the flusher and for git."""
+    max_untracked_bytes: int = 5_000_000
+    """Untracked, not ignored files up to this size belong to a version."""
+    max_variable_bytes: int = 256_000_000
+    """Larger variables are left out of snapshots (objects given to checkpointing are not)."""
+    max_value_bytes: int = 1_000_000
+    """A logged value whose JSON is longer is cut to a description."""
+    acquire: str = "auto"
+    """'auto' (replay within the budget), 'always' (whatever it costs) or 'never'."""
+    budget_seconds: float = 60.0
+    """A plan estimated above this is refused under acquire='auto'."""
+    workers: int = 0
+    """Replays at the same time; 0 is one a core."""
+    task_timeout_seconds: float = 0.0
+    """A replay that runs longer is stopped; 0 is ten times its estimate plus five minutes."""
+    lock_wait_seconds: float = 2.0
+    """How long to wait for another process to let go of the database."""
+
+
+def load(root: Path | None = None, **overrides: Any) -> Settings:
+    """The settings in force for the project at ``root``.
+
+    Parameters: ``root``, the project's root folder (None: no project file); ``overrides``, call
+    arguments by field name, None meaning "not given".
+    """
+    settings = Settings()
+    for where, values in _sources(root):
+        settings = _apply(settings, values, where)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(settings, **given)
+
+
+def _sources(root: Path | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where, values) from the weakest source to the strongest."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    user = _user_file()
+    if user is not None:
+        found.append((str(user), _read_toml(user)))
+    if root is not None:
+        project = root / "pyproject.toml"
+        found.append((str(project), _read_toml(project).get("tool", {}).get("flordb", {})))
+    prefix = "FLORDB_"
+    environment = {
+        name[len(prefix) :].lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(prefix)
+    }
+    found.append(("the environment", environment))
+    return found
+
+
+def _user_file() -> Path | None:
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    # An empty or relative value is to be ignored (XDG base directory specification 0.8).
+    folder = Path(base) if base and os.path.isabs(base) else None
+    try:
+        return (folder or Path.home() / ".config") / "flordb" / "config.toml"
+    except RuntimeError:  # no home folder
+        return None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError:
+        return {}  # most projects and users have none
+    except tomllib.TOMLDecodeError as error:
+        warnings.warn(f"flordb ignores {path}: {error}", FlorWarning, stacklevel=2)
+        return {}
+
+
+def _apply(settings: Settings, values: Mapping[str, Any], where: str) -> Settings:
+    types = {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in types:
+            continue
+        try:
+            known[name] = _convert(value, types[name])
+        except ValueError:
+            warnings.warn(
+                f"flordb ignores {name} = {value!r} from {where}: "
+                f"expected a value of type {types[name].__name__}",
+                FlorWarning,
+                stacklevel=2,
+            )
+    return replace(settings, **known)
+
+
+def _convert(value: Any, to: type) -> Any:
+    if to is bool:
+        text = str(value).strip().lower()
+        if text in ("1", "true", "yes", "on"):
+            return True
+        if text in ("0", "false", "no", "off", ""):
+            return False
+        raise ValueError(value)
+    if isinstance(value, (bool, list, dict)):
+        raise ValueError(value)
+    return to(value)
