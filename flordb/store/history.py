@@ -1,0 +1,365 @@
+"""The project's git history, read and written by plumbing only.
+
+Recording never touches what is the user's: the index is a copy, commits are made with
+``commit-tree``, refs move by compare-and-swap, hooks, signing and gc stay out. A *version* is the
+commit that holds the exact code of a run (parent: HEAD); a run's *record* is the commit on
+``flor/<branch>`` that adds the run file to that code (parents: the branch's tip, the version).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flordb.errors import GitError
+from flordb.store.project import STORE, Project
+
+_QUIET = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "commit.gpgSign=false"),
+    *("-c", "gc.auto=0"),
+    *("-c", "core.safecrlf=false"),
+    *("-c", "core.quotePath=false"),
+)
+# Set by git itself in hooks and `rebase --exec`: they would point us at the user's index.
+_LOCAL_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
+_KEEP = "refs/flor/runs/"
+_SWAPS = 50
+_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Version:
+    """The exact code of a run in git. ``skipped``: untracked files left out because of their size."""
+
+    commit: str
+    branch: str
+    skipped: tuple[str, ...] = ()
+
+
+def git(
+    root: Path,
+    *arguments: str,
+    text: str | bytes | None = None,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """The output of a git command in ``root``. Raises GitError with git's own words."""
+    environment = {k: v for k, v in os.environ.items() if k not in _LOCAL_VARIABLES}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment |= env or {}
+    command = ["git", "-C", str(root), *_QUIET, *arguments]
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        done = subprocess.run(
+            command,
+            input=data if data is not None else b"",
+            capture_output=True,
+            env=environment,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise GitError("git is not installed, or not on PATH") from error
+    except subprocess.TimeoutExpired as error:
+        raise GitError(f"git {arguments[0]} took over {_TIMEOUT_SECONDS} s in {root}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise GitError(f"git {arguments[0]} in {root}: {said or f'exit {done.returncode}'}")
+    return done.stdout
+
+
+def _line(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    return git(root, *arguments, env=env).decode().strip()
+
+
+def _line_or_none(root: Path, *arguments: str) -> str | None:
+    try:
+        return _line(root, *arguments) or None
+    except GitError:
+        return None
+
+
+def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> Version:
+    """Write the code as it stands in the working tree as a commit, and keep it from gc.
+
+    Parameters: ``run_file``, the run file's name, under which the commit is kept alive until
+    `commit_run`; ``max_untracked_bytes``, the largest untracked file that belongs to a version.
+    Equal code on an equal HEAD gives an equal commit. Raises GitError.
+    """
+    root = project.root
+    head = _line_or_none(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    branch = _line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD") or "detached"
+    with tempfile.TemporaryDirectory(dir=project.temporary) as folder:
+        index = Path(folder) / "index"
+        users = root / _line(root, "rev-parse", "--git-path", "index")
+        if users.exists():
+            # git trusts the index's cached file times relative to the index file's own time.
+            shutil.copy2(users, index)
+        env = {"GIT_INDEX_FILE": str(index)}
+        git(root, "add", "--update", "--", ".", env=env)
+        small, skipped = _untracked(root, env, max_untracked_bytes)
+        if small:
+            listing = b"\0".join(small) + b"\0"
+            git(root, "update-index", "--add", "-z", "--stdin", text=listing, env=env)
+        tree = _line(root, "write-tree", env=env)
+    date = _line(root, "show", "--no-patch", "--format=%ct +0000", head) if head else "0 +0000"
+    parents = ("-p", head) if head else ()
+    commit = _commit(root, tree, parents, "flordb: the code of a run", date=date)
+    git(root, "update-ref", _KEEP + run_file, commit)
+    return Version(commit, branch, skipped)
+
+
+def _untracked(
+    root: Path, env: Mapping[str, str], limit: int
+) -> tuple[list[bytes], tuple[str, ...]]:
+    """(paths to add, paths too large) of the untracked, not ignored files."""
+    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z", env=env)
+    small: list[bytes] = []
+    skipped: list[str] = []
+    for path in filter(None, listed.split(b"\0")):
+        name = os.fsdecode(path)
+        # A trailing slash is a repository inside this one: git itself would add it as a link.
+        if name.endswith("/"):
+            skipped.append(name)
+            continue
+        try:
+            size = (root / name).lstat().st_size
+        except OSError:
+            continue  # gone since it was listed
+        if size <= limit:
+            small.append(path)
+        else:
+            skipped.append(name)
+    return small, tuple(skipped)
+
+
+def _commit(
+    root: Path, tree: str, parents: Sequence[str], message: str, date: str | None = None
+) -> str:
+    env = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
+    arguments = ("commit-tree", tree, *parents, "-m", message)
+    try:
+        return _line(root, *arguments, env=env)
+    except GitError as error:
+        if "ident" not in str(error) and "tell me who you are" not in str(error):
+            raise
+    for role in ("AUTHOR", "COMMITTER"):
+        env |= {f"GIT_{role}_NAME": "flordb", f"GIT_{role}_EMAIL": "flordb@localhost"}
+    return _line(root, *arguments, env=env)
+
+
+def commit_run(project: Project, version: Version, run_file: str, data: bytes) -> str:
+    """Commit a run file with its code on flor's branch. Returns the commit. Raises GitError."""
+    root = project.root
+    message = f"flordb: run {run_file}"
+    commit = _commit_files(project, version.commit, version.branch, {run_file: data}, message)
+    git(root, "update-ref", "-d", _KEEP + run_file)
+    return commit
+
+
+def commit_replays(project: Project, files: Mapping[str, bytes]) -> str | None:
+    """Commit replay files (name to text) on flor's branch of the current branch.
+
+    Returns the commit, or None where there is nothing to commit or no flor branch yet.
+    """
+    branch = _line_or_none(project.root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = branch or "detached"
+    tip = _line_or_none(project.root, "rev-parse", "--verify", "-q", _ref(project.root, branch))
+    if not files or tip is None:
+        return None
+    return _commit_files(project, tip, branch, files, "flordb: values acquired by replay")
+
+
+def _commit_files(
+    project: Project, base: str, branch: str, files: Mapping[str, bytes], message: str
+) -> str:
+    """Commit ``base``'s tree with run files added; parents: flor's branch and ``base``."""
+    root = project.root
+    lines = []
+    for name, data in files.items():
+        blob = git(root, "hash-object", "-w", "--stdin", text=data).decode().strip()
+        lines.append(f"100644 {blob}\t{STORE}/runs/{name}\n")
+    with tempfile.TemporaryDirectory(dir=project.temporary) as folder:
+        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", base, env=env)
+        git(root, "update-index", "--add", "--index-info", text="".join(lines), env=env)
+        tree = _line(root, "write-tree", env=env)
+    ref = _ref(root, branch)
+    for _ in range(_SWAPS):
+        tip = _line_or_none(root, "rev-parse", "--verify", "--quiet", ref)
+        parents = [p for p in dict.fromkeys((tip, base)) if p]
+        flags = [flag for parent in parents for flag in ("-p", parent)]
+        commit = _commit(root, tree, flags, message)
+        try:
+            # The old value makes it a compare-and-swap: another run may land at the same time.
+            git(root, "update-ref", ref, commit, tip or "0" * len(commit))
+        except GitError as error:
+            swapped = error
+            continue
+        return commit
+    raise GitError(f"{ref} kept moving while a run was committed: {swapped}")
+
+
+def _ref(root: Path, branch: str) -> str:
+    """Flor's branch for the user's branch.
+
+    It is under ``refs/flor/heads/`` where ``flor/<branch>`` cannot be had: a branch named ``flor``
+    is in the way, or the flor branch is checked out somewhere, so that moving it would touch the
+    user's files.
+    """
+    hidden, shown = f"refs/flor/heads/{branch}", f"refs/heads/flor/{branch}"
+    taken = _line_or_none(root, "rev-parse", "--verify", "--quiet", "refs/heads/flor")
+    if taken or _line_or_none(root, "for-each-ref", "--format=%(worktreepath)", shown):
+        return hidden
+    return shown
+
+
+def _flor_refs(root: Path) -> list[str]:
+    listed = _line(root, "for-each-ref", "--format=%(refname)").splitlines()
+    return [
+        ref
+        for ref in listed
+        if ref.startswith(("refs/heads/flor/", "refs/flor/heads/"))
+        or (ref.startswith("refs/remotes/") and "/flor/" in ref)
+    ]
+
+
+def list_run_files(root: Path) -> dict[str, str]:
+    """Run file name to blob id, over all flor branches, local and remote. Raises GitError."""
+    refs = _flor_refs(root)
+    if not refs:
+        return {}
+    raw = git(
+        root,
+        *("log", "--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "-z"),
+        *("--format=", "--diff-filter=AM"),
+        *(*refs, "--", f"{STORE}/runs"),
+    )
+    fields = [part.strip(b"\n") for part in raw.split(b"\0")]
+    found: dict[str, str] = {}
+    position = 0
+    while position + 1 < len(fields):
+        if not fields[position].startswith(b":"):
+            position += 1
+            continue
+        blob = fields[position].split()[3].decode()
+        name = os.fsdecode(fields[position + 1]).rsplit("/", 1)[-1]
+        found.setdefault(name, blob)  # the log goes from the newest to the oldest
+        position += 2
+    return found
+
+
+def read_blobs(root: Path, blobs: Sequence[str]) -> dict[str, bytes]:
+    """The contents of blobs by id. Missing ones (a shallow clone) are left out."""
+    if not blobs:
+        return {}
+    raw = git(root, "cat-file", "--batch", text="".join(f"{blob}\n" for blob in blobs))
+    found: dict[str, bytes] = {}
+    position = 0
+    while position < len(raw):
+        end = raw.index(b"\n", position)
+        head = raw[position:end].split()
+        position = end + 1
+        if len(head) == 3 and head[1] == b"blob":
+            size = int(head[2])
+            found[head[0].decode()] = raw[position : position + size]
+            position += size + 1
+    return found
+
+
+def read_sources(root: Path, commit: str) -> dict[str, str]:
+    """The Python files of a version: path to text. Files that are no UTF-8 are left out."""
+    listed = git(root, "ls-tree", "-r", "-z", commit)
+    paths: dict[str, str] = {}
+    for entry in filter(None, listed.split(b"\0")):
+        head, path = entry.split(b"\t", 1)
+        _, kind, blob = head.split()
+        if kind == b"blob" and path.endswith(b".py"):
+            paths[os.fsdecode(path)] = blob.decode()
+    texts = read_blobs(root, sorted(set(paths.values())))
+    found: dict[str, str] = {}
+    for name, blob in paths.items():
+        try:
+            found[name] = texts[blob].decode()
+        except (KeyError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def working_sources(root: Path) -> dict[str, str]:
+    """The Python files of the working tree, tracked or not, unless git ignores them."""
+    listed = git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.py")
+    found: dict[str, str] = {}
+    for path in filter(None, listed.split(b"\0")):
+        name = os.fsdecode(path)
+        try:
+            found[name] = (root / name).read_text()
+        except (OSError, UnicodeDecodeError):
+            continue  # deleted but not yet from the index, or not text
+    return found
+
+
+def checkout(project: Project, commit: str, folder: Path) -> None:
+    """Put the files of a version into an empty folder. Raises GitError."""
+    with tempfile.TemporaryDirectory(dir=project.temporary) as temporary:
+        env = {"GIT_INDEX_FILE": str(Path(temporary) / "index"), "GIT_WORK_TREE": str(folder)}
+        env["GIT_DIR"] = _line(project.root, "rev-parse", "--absolute-git-dir")
+        git(project.root, "read-tree", commit, env=env)
+        git(folder, "checkout-index", "--all", "--quiet", env=env)
+
+
+def untracked_paths(root: Path) -> tuple[list[str], list[str]]:
+    """(ignored, not ignored) paths that git does not track; whole folders as ``name/``."""
+    ignored = git(
+        root, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"
+    )
+    others = git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    return _paths(ignored), _paths(others)
+
+
+def _paths(listed: bytes) -> list[str]:
+    return [os.fsdecode(path) for path in listed.split(b"\0") if path]
+
+
+def kept_runs(root: Path) -> dict[str, str]:
+    """Runs whose version is kept alive because their record is not committed yet: name to commit."""
+    listed = _line(root, "for-each-ref", "--format=%(refname) %(objectname)", _KEEP)
+    pairs = (line.split() for line in listed.splitlines())
+    return {ref.removeprefix(_KEEP): commit for ref, commit in pairs}
+
+
+def settle(project: Project, ended: Iterable[str]) -> int:
+    """Commit the runs that ended without committing themselves (killed, or git was busy).
+
+    Parameters: ``ended``, names of run files that no process writes any more. Returns how many
+    were committed.
+    """
+    kept = kept_runs(project.root)
+    count = 0
+    for name in ended:
+        path = project.runs / name
+        if name in kept and path.exists():
+            branch = _branch_of(path)
+            commit_run(project, Version(kept[name], branch), name, path.read_bytes())
+            count += 1
+    return count
+
+
+def _branch_of(path: Path) -> str:
+    from flordb.store.runfile import read_run
+
+    versions = list(read_run(path).of_kind("version"))
+    return str(versions[-1].get("branch") or "detached") if versions else "detached"
