@@ -1,0 +1,195 @@
+"""The modules of a program and what they call: which files a script imports, which functions a
+call may reach, and which calls are flor's. Static, by names; where Python is dynamic it takes in
+more than will run, never less, as far as names go.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+FLOR_MODULES = ("flor", "flordb")
+
+
+@dataclass
+class Module:
+    """One parsed file. ``path`` is relative to the project's root, with slashes."""
+
+    path: str
+    text: str
+    tree: ast.Module
+    flor_aliases: dict[str, str] = field(default_factory=dict)
+    """Local name to flor's name: '' for the module itself, 'log' for ``from flor import log``."""
+    imports: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Local name to (path of a project module, name in it; '' for the module itself)."""
+
+    @cached_property
+    def functions(self) -> dict[str, list[Function]]:
+        """All functions and methods by name, wherever they are defined."""
+        found: dict[str, list[Function]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found.setdefault(node.name, []).append(node)
+        return found
+
+    @cached_property
+    def classes(self) -> dict[str, ast.ClassDef]:
+        return {n.name: n for n in ast.walk(self.tree) if isinstance(n, ast.ClassDef)}
+
+    @cached_property
+    def methods(self) -> dict[str, list[Function]]:
+        """The functions that stand directly in a class, by name."""
+        found: dict[str, list[Function]] = {}
+        for owner in self.classes.values():
+            for node in owner.body:
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    found.setdefault(node.name, []).append(node)
+        return found
+
+    def flor_call(self, node: ast.AST) -> str | None:
+        """'log', 'loop', … where ``node`` is a call of flor's function of that name."""
+        if not isinstance(node, ast.Call):
+            return None
+        function = node.func
+        if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            if self.flor_aliases.get(function.value.id) == "":
+                return function.attr
+        elif isinstance(function, ast.Name):
+            return self.flor_aliases.get(function.id) or None
+        return None
+
+
+class Program:
+    """The modules that a script runs: itself and what it imports from the project.
+
+    Parameters: ``sources``, path to text of the project's Python files; ``script``, the path of
+    the script. Files that do not parse are listed in ``broken`` (path to message) and left out.
+    """
+
+    def __init__(self, sources: Mapping[str, str], script: str) -> None:
+        self.script = script
+        self.modules: dict[str, Module] = {}
+        self.broken: dict[str, str] = {}
+        self._sources = sources
+        self._load(script)
+
+    def _load(self, path: str) -> None:
+        if path in self.modules or path in self.broken or path not in self._sources:
+            return
+        text = self._sources[path]
+        try:
+            tree = ast.parse(text, path)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            self.broken[path] = f"{path}: {error}"
+            return
+        module = self.modules[path] = Module(path, text, tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                self._import(module, node)
+            elif isinstance(node, ast.ImportFrom):
+                self._import_from(module, node)
+
+    def _import(self, module: Module, node: ast.Import) -> None:
+        for alias in node.names:
+            if alias.name in FLOR_MODULES:
+                module.flor_aliases[alias.asname or alias.name] = ""
+                continue
+            path = self._find(module, alias.name, level=0)
+            if path is not None:
+                module.imports[alias.asname or alias.name] = (path, "")
+                self._load(path)
+
+    def _import_from(self, module: Module, node: ast.ImportFrom) -> None:
+        if node.module in FLOR_MODULES and not node.level:
+            module.flor_aliases |= {a.asname or a.name: a.name for a in node.names}
+            return
+        base = node.module or ""
+        path = self._find(module, base, node.level)
+        if path is not None:
+            self._load(path)
+        for alias in node.names:
+            inner = self._find(module, f"{base}.{alias.name}" if base else alias.name, node.level)
+            if inner is not None:
+                self._load(inner)
+                module.imports[alias.asname or alias.name] = (inner, "")
+            elif path is not None:
+                module.imports[alias.asname or alias.name] = (path, alias.name)
+
+    def _find(self, module: Module, dotted: str, level: int) -> str | None:
+        """The path of a project module by its name, or None where it is none of the project's."""
+        if level:
+            folder = PurePosixPath(module.path).parent
+            for _ in range(level - 1):
+                folder = folder.parent
+            bases = [folder]
+        else:
+            # sys.path begins with the script's folder; packages often stand in the root or src/.
+            bases = [PurePosixPath(self.script).parent, PurePosixPath(), PurePosixPath("src")]
+        for base in bases:
+            place = base.joinpath(*dotted.split(".")) if dotted else base
+            for candidate in (f"{place}.py", str(place / "__init__.py")):
+                if candidate in self._sources:
+                    return candidate
+        return None
+
+    def called(self, module: Module, call: ast.Call) -> Iterator[tuple[Module, Function]]:
+        """The project's functions that a call may run, and functions that it is handed."""
+        yield from self._named(module, call.func)
+        for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+            if isinstance(argument, ast.Name):
+                yield from self._function(module, argument.id)
+
+    def _named(self, module: Module, function: ast.expr) -> Iterator[tuple[Module, Function]]:
+        if isinstance(function, ast.Name):
+            known = list(self._function(module, function.id))
+            if known or function.id in module.imports or function.id in module.classes:
+                yield from known
+            else:
+                # A variable that is called: an instance, such as a torch module.
+                yield from self._methods("forward")
+                yield from self._methods("__call__")
+        elif isinstance(function, ast.Attribute):
+            if isinstance(function.value, ast.Name):
+                path, name = module.imports.get(function.value.id, ("", "-"))
+                if name == "" and path in self.modules:
+                    yield from self._function(self.modules[path], function.attr)
+                    return
+            yield from self._methods(function.attr)
+
+    def _function(
+        self, module: Module, name: str, seen: frozenset[tuple[str, str]] = frozenset()
+    ) -> Iterator[tuple[Module, Function]]:
+        if (module.path, name) in seen:
+            return
+        methods = module.methods.get(name, [])
+        for function in module.functions.get(name, []):
+            if function not in methods:
+                yield module, function
+        if name in module.classes:
+            for node in module.classes[name].body:
+                if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                    yield module, node
+        if name in module.imports:
+            path, inner = module.imports[name]
+            if inner and path in self.modules:
+                yield from self._function(self.modules[path], inner, seen | {(module.path, name)})
+
+    def _methods(self, name: str) -> Iterator[tuple[Module, Function]]:
+        for module in self.modules.values():
+            for function in module.methods.get(name, []):
+                yield module, function
+
+
+def string_argument(call: ast.Call, position: int, keyword: str) -> str | None:
+    """The literal string given as an argument, or None where it is computed."""
+    found: ast.expr | None = call.args[position] if len(call.args) > position else None
+    for given in call.keywords:
+        if given.arg == keyword:
+            found = given.value
+    if isinstance(found, ast.Constant) and isinstance(found.value, str):
+        return found.value
+    return None

@@ -1,0 +1,116 @@
+"""The log statements of a project's code: each makes its name a column, stored or virtual."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flordb.analysis.program import Module, Program, string_argument
+from flordb.analysis.slices import definitions, names_read
+from flordb.analysis.walk import walk
+
+
+@dataclass(frozen=True)
+class LogStatement:
+    """A statement that calls ``flor.log`` with a literal name.
+
+    ``file`` and ``lineno`` (from 1) say where it begins; ``nest`` names the loops around it when it
+    runs; ``scripts`` are the scripts that reach it; ``digest`` is a hash of the statement and of
+    the functions that it needs: while it is the same, trying again gives the same.
+    """
+
+    name: str
+    file: str
+    lineno: int
+    nest: tuple[str, ...]
+    scripts: tuple[str, ...]
+    digest: str
+
+
+def statements_in(sources: Mapping[str, str]) -> tuple[LogStatement, ...]:
+    """The log statements of a set of Python files (path to text).
+
+    A file is a script where it is not imported by another file, or runs under ``__main__``.
+    """
+    found: dict[tuple[str, str, int], LogStatement] = {}
+    for script in sources:
+        if not _mentions_flor(sources, script):
+            continue
+        for statement in statements_of(sources, script):
+            key = (statement.name, statement.file, statement.lineno)
+            known = found.get(key)
+            if known is not None:
+                nest = max(known.nest, statement.nest, key=len)
+                scripts = (*known.scripts, script)
+                statement = LogStatement(*key, nest, scripts, known.digest)
+            found[key] = statement
+    return tuple(found.values())
+
+
+def _mentions_flor(sources: Mapping[str, str], script: str) -> bool:
+    program = Program(sources, script)
+    return any(module.flor_aliases for module in program.modules.values())
+
+
+def statements_of(sources: Mapping[str, str], script: str) -> tuple[LogStatement, ...]:
+    """The log statements that a script reaches, outermost nest last where there are several."""
+    program = Program(sources, script)
+    found: dict[tuple[str, str, int], LogStatement] = {}
+    for visit in walk(program):
+        for name in logged_names(visit.module, visit.statement):
+            key = (name, visit.module.path, visit.statement.lineno)
+            if key in found and len(found[key].nest) >= len(visit.nest):
+                continue
+            digest = _digest(program, visit.statement)
+            found[key] = LogStatement(*key, visit.nest, (script,), digest)
+    return tuple(found.values())
+
+
+def logged_names(module: Module, statement: ast.stmt) -> Iterator[str]:
+    """The literal names that a statement logs itself, not in its body."""
+    for node in _own_expressions(statement):
+        for call in ast.walk(node):
+            if module.flor_call(call) == "log":
+                assert isinstance(call, ast.Call)
+                name = string_argument(call, 0, "name")
+                if name is not None:
+                    yield name
+
+
+def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
+    """A statement's expressions without the statements inside it."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return
+    for child in ast.iter_child_nodes(statement):
+        if not isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            yield child
+
+
+def _digest(program: Program, statement: ast.stmt) -> str:
+    needed = definitions(program, names_read(statement))
+    text = "\n".join(ast.dump(node) for node in (statement, *needed))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def log_statements(root: Path) -> tuple[LogStatement, ...]:
+    """The log statements of the working tree's code, whether or not it is committed."""
+    return statements_in(_sources(root))
+
+
+def _sources(root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        if any(part.startswith(".") or part in _NOT_OURS for part in relative.parts[:-1]):
+            continue
+        try:
+            found[relative.as_posix()] = path.read_text()
+        except (OSError, UnicodeDecodeError):
+            continue  # unreadable files hold no statement of ours
+    return found
+
+
+_NOT_OURS = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
