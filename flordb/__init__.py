@@ -93,7 +93,7 @@ def loading(objects: Mapping[str, Any], row: Any) -> AbstractContextManager[None
     ``tstamp``, ``filename``) and, where it has the top-level loop's column, the iteration. Raises
     SnapshotError where there is no snapshot, or none with such an object.
     """
-    from flordb.record.loading import loading as load
+    from flordb.record.loading import load
 
     return load(objects, row)
 

@@ -34,6 +34,8 @@ class Settings:
     """How often a run without new records shows that it is alive."""
     exit_wait_seconds: float = 5.0
     """How long the end of a run may wait for the flusher and for git."""
+    snapshot_wait_seconds: float = 60.0
+    """How long the end of a run may wait for its last snapshots to be written."""
     max_untracked_bytes: int = 5_000_000
     """Untracked, not ignored files up to this size belong to a version."""
     max_variable_bytes: int = 256_000_000

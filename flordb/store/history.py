@@ -43,7 +43,7 @@ _TIMEOUT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Version:
-    """The exact code of a run in git. ``skipped``: untracked files left out because of their size."""
+    """The exact code of a run in git. ``skipped``: untracked files left out for their size."""
 
     commit: str
     branch: str
@@ -285,15 +285,15 @@ def read_sources(root: Path, commit: str) -> dict[str, str]:
     listed = git(root, "ls-tree", "-r", "-z", commit)
     paths: dict[str, str] = {}
     for entry in filter(None, listed.split(b"\0")):
-        head, path = entry.split(b"\t", 1)
-        _, kind, blob = head.split()
-        if kind == b"blob" and path.endswith(b".py"):
-            paths[os.fsdecode(path)] = blob.decode()
+        head, name = entry.split(b"\t", 1)
+        _, kind, object_id = head.split()
+        if kind == b"blob" and name.endswith(b".py"):
+            paths[os.fsdecode(name)] = object_id.decode()
     texts = read_blobs(root, sorted(set(paths.values())))
     found: dict[str, str] = {}
-    for name, blob in paths.items():
+    for path, blob in paths.items():
         try:
-            found[name] = texts[blob].decode()
+            found[path] = texts[blob].decode()
         except (KeyError, UnicodeDecodeError):
             continue
     return found
@@ -335,7 +335,7 @@ def _paths(listed: bytes) -> list[str]:
 
 
 def kept_runs(root: Path) -> dict[str, str]:
-    """Runs whose version is kept alive because their record is not committed yet: name to commit."""
+    """Runs whose record is not committed yet: name to the version that is kept alive for it."""
     listed = _line(root, "for-each-ref", "--format=%(refname) %(objectname)", _KEEP)
     pairs = (line.split() for line in listed.splitlines())
     return {ref.removeprefix(_KEEP): commit for ref, commit in pairs}

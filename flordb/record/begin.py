@@ -1,0 +1,205 @@
+"""The beginning of a run: which project, which session, and how its end will be noticed."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from flordb import session, settings
+from flordb.errors import FlorWarning
+from flordb.record.build import build_context, process_start, ranks
+from flordb.record.passive import Passive, in_child
+from flordb.record.recorder import Recorder
+from flordb.record.versioning import NoVersion, Versioning
+from flordb.record.writer import RunWriter
+from flordb.store.project import Project, project_of_script
+from flordb.store.runfile import FORMAT
+
+_began_once = False
+_exit_status: int | None = None
+
+
+def begin() -> session.Session:
+    """The session for this process. Never raises: where nothing can be recorded, nothing is."""
+    if multiprocessing.parent_process() is not None:
+        return in_child()
+    script = _script()
+    project = project_of_script(script, Path.cwd())
+    chosen = settings.load(project.root)
+    if chosen.disabled:
+        return Passive()
+    try:
+        recorder = _record(project, script, chosen)
+    except OSError as error:
+        _warn(f"this run is not recorded: {error}")
+        return Passive()
+    _notice_the_end()
+    return recorder
+
+
+def _script() -> Path | None:
+    """The script's absolute path; None in notebooks, shells and ``python -c``."""
+    name = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not name or not os.path.exists(name):
+        return None
+    return Path(name).resolve()
+
+
+def _record(project: Project, script: Path | None, chosen: settings.Settings) -> Recorder:
+    project.prepare()
+    tstamp = _now()
+    filename = _filename(project, script)
+    header = {
+        "k": "run",
+        "flor": FORMAT,
+        "projid": project.projid,
+        "tstamp": f"{tstamp:%Y-%m-%dT%H:%M:%S.%f}Z",
+        "filename": filename,
+        **build_context(project.root),
+    }
+    rank, world_size = ranks()
+    suffix = f".rank{rank}" if world_size > 1 else ""
+    name = f"{tstamp:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}{suffix}.jsonl"
+    writer = RunWriter(
+        project.runs / name,
+        header,
+        chosen.flush_seconds,
+        chosen.heartbeat_seconds,
+        chosen.max_value_bytes,
+    )
+    writer.append((None, {"k": "time", "w": "start", "s": _since_process_start()}))
+    versioning = _versioning(project, script, name, writer, rank, chosen)
+    return Recorder(project, chosen, tstamp, writer, versioning)
+
+
+def _versioning(
+    project: Project,
+    script: Path | None,
+    name: str,
+    writer: RunWriter,
+    rank: int,
+    chosen: settings.Settings,
+) -> Versioning:
+    def note(line: Any) -> None:
+        writer.append((None, line))
+
+    if rank > 0:
+        return NoVersion("rank 0 writes the version", note)
+    if not project.has_git:
+        _warn(
+            f"{project.root} is not in a git repository, so this run has no version: its values "
+            "are recorded, but later log statements cannot be replayed for it. `git init` helps"
+        )
+        return NoVersion("not a git repository", note)
+    if script is not None and not script.is_relative_to(project.root):
+        _warn(
+            f"{script} lies outside the repository {project.root}, so its code is not part of the "
+            "version: its values are recorded, but it cannot be replayed. Move it into the "
+            "repository"
+        )
+        return NoVersion(f"{script} lies outside the repository", note)
+    return Versioning(project, name, note, chosen.max_untracked_bytes)
+
+
+def _filename(project: Project, script: Path | None) -> str:
+    if script is None:
+        return "<interactive>"
+    if script.is_relative_to(project.root):
+        return script.relative_to(project.root).as_posix()
+    return str(script)
+
+
+def _now() -> datetime:
+    """The start of the run; ``FLORDB_TSTAMP`` (ISO 8601) sets it for imports and simulations."""
+    given = os.environ.get("FLORDB_TSTAMP")
+    if given:
+        try:
+            moment = datetime.fromisoformat(given)
+            return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except ValueError:
+            _warn(f"FLORDB_TSTAMP={given!r} is no ISO 8601 time, so the clock is used")
+    return datetime.now(UTC)
+
+
+def _since_process_start() -> float | None:
+    """Seconds from the process's start to now: what the script's imports took."""
+    ticks = process_start(os.getpid())
+    if ticks is None:
+        return None
+    started = ticks / os.sysconf("SC_CLK_TCK")
+    return round(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started), 3)
+
+
+def _notice_the_end() -> None:
+    global _began_once
+    if _began_once:
+        return
+    _began_once = True
+    atexit.register(_at_exit)
+    os.register_at_fork(after_in_child=_after_fork)
+    _wrap_excepthook()
+    _wrap_exit()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _at_exit() -> None:
+    recorder = session.peek()
+    if isinstance(recorder, Recorder):
+        recorder.end(_exit_status or 0)
+
+
+def _after_fork() -> None:
+    # No thread and no lock of the parent's is usable here, and the run is the parent's.
+    if isinstance(session.peek(), Recorder):
+        session.replace(in_child())
+
+
+def _wrap_excepthook() -> None:
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        recorder = session.peek()
+        if isinstance(recorder, Recorder):
+            recorder.failed("".join(traceback.format_exception_only(kind, error)).strip())
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _wrap_exit() -> None:
+    """Learn the status of ``sys.exit``: nothing else tells it to what runs at exit."""
+    previous = sys.exit
+
+    def leave(status: Any = None, /) -> None:
+        global _exit_status
+        _exit_status = status if isinstance(status, int) else int(status is not None)
+        previous(status)
+
+    sys.exit = leave  # type: ignore[assignment]
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    recorder = session.peek()
+    if isinstance(recorder, Recorder):
+        recorder.failed("SIGTERM")
+        recorder.end(128 + number)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"flordb: {what}.", FlorWarning, stacklevel=4)

@@ -1,0 +1,487 @@
+"""Objects to bytes: the state of everything that a loop can reach, as a snapshot.
+
+Objects with an identity that others may refer to (tensors, modules, optimizers, containers,
+instances of the project's classes, …) become *anchors*: each has a path, by which a replay finds
+its live counterpart and restores it in place, and a state in which other anchors are references.
+So aliases stay aliases: an optimizer goes on pointing at its model's parameters. Tensors and arrays
+are raw bytes outside the pickle. What cannot be kept is named in ``missing``, with the reason.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import cloudpickle
+
+from flordb.errors import SnapshotError
+from flordb.record.reach import Path, Reach, Step, spell
+from flordb.record.rng import get_states
+from flordb.store.objects import digest
+from flordb.store.snapshots import TensorRef
+
+SMALL_BYTES = 1 << 20
+"""Smaller tensors share one object of a snapshot; larger ones are objects of their own."""
+
+_ALIGNMENT = 64
+_MOST_ELEMENTS = 10_000
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, range, type, type(...), slice)
+_CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_CONTAINERS = (
+    *(list, dict, set, bytearray),
+    *(collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter),
+)
+
+
+@dataclass
+class Anchor:
+    kind: str
+    path: Path
+    value: Any
+
+
+@dataclass
+class Captured:
+    """A snapshot in memory: everything is copied, training may go on.
+
+    ``state``: the pickled anchors and bindings. ``tensors``: where their bytes are. ``blobs``: the
+    bytes by object name that the store may not have yet.
+    """
+
+    state: bytes
+    tensors: list[TensorRef]
+    blobs: dict[str, bytes | bytearray | memoryview]
+    missing: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A tensor or an array that is to be stored by its bytes, wherever it is referred to."""
+
+    value: Any
+
+
+def capture(
+    found: Reach,
+    is_project: Callable[[str], bool],
+    max_bytes: int,
+    is_stored: Callable[[str], bool],
+    given_up: dict[str, str],
+) -> Captured:
+    """Take the states of all that a loop reaches.
+
+    Parameters: ``max_bytes``, the largest variable that is kept; ``is_stored``, whether the
+    store has an object already; ``given_up``, paths known not to be kept, to which this adds.
+    """
+    walk = _Walk(is_project)
+    for path, value in found.roots.items():
+        walk.visit(value, path)
+    bytes_of = _Bytes(is_stored)
+    states: list[tuple[str, Path, str, bytes | None]] = []
+    missing: dict[str, str] = {}
+    for anchor in walk.anchors:
+        limit = None if anchor.path[0][0] == "checkpoint" else max_bytes
+        data = _attempt(walk, bytes_of, anchor, limit, missing, given_up)
+        states.append((anchor.kind, anchor.path, type_name(anchor.value), data))
+    bindings: list[tuple[Path, bytes]] = []
+    for path in sorted(found.bound, key=repr):
+        if path not in found.roots:
+            continue
+        binding = Anchor("binding", path, found.roots[path])
+        bound = _attempt(walk, bytes_of, binding, max_bytes, missing, given_up)
+        if bound is not None:
+            bindings.append((path, bound))
+    state = pickle.dumps({"anchors": states, "bindings": bindings, "rng": get_states()}, protocol=5)
+    tensors, blobs = bytes_of.finish()
+    names = tuple(sorted({spell(path) for path in (*found.roots, *found.bound)}))
+    return Captured(state, tensors, blobs, missing, names)
+
+
+def _attempt(
+    walk: _Walk,
+    bytes_of: _Bytes,
+    anchor: Anchor,
+    limit: int | None,
+    missing: dict[str, str],
+    given_up: dict[str, str],
+) -> bytes | None:
+    place = spell(anchor.path)
+    key = f"{anchor.kind} {place} {type_name(anchor.value)}"
+    if key in given_up:
+        missing[place] = given_up[key]
+        return None
+    try:
+        return _pickle(walk, bytes_of, anchor, limit)
+    except Exception as error:  # any object's __reduce__ may raise anything
+        reason = f"{type_name(anchor.value)}: {type(error).__name__}: {error}"
+        missing[place] = given_up[key] = reason.splitlines()[0][:200]
+        return None
+
+
+def type_name(value: Any) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _pickle(walk: _Walk, bytes_of: _Bytes, anchor: Anchor, limit: int | None) -> bytes:
+    buffer = _Limited(limit)
+    own = anchor.value if anchor.kind == "object" else None
+    state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
+    before = bytes_of.total
+    _Pickler(buffer, walk, bytes_of, own).dump(state)
+    if limit is not None and bytes_of.total - before > limit:
+        raise SnapshotError(f"larger than max_variable_bytes = {limit}")
+    return buffer.getvalue()
+
+
+class _Limited(io.BytesIO):
+    def __init__(self, limit: int | None) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        if self.limit is not None and self.tell() > self.limit:
+            raise SnapshotError(f"larger than max_variable_bytes = {self.limit}")
+        return written
+
+
+class _Walk:
+    """Finds the anchors below the roots, each once, parents before their children."""
+
+    def __init__(self, is_project: Callable[[str], bool]) -> None:
+        self.is_project = is_project
+        self.anchors: list[Anchor] = []
+        self.numbers: dict[int, int] = {}
+
+    def visit(self, value: Any, path: Path) -> None:
+        waiting: list[tuple[Any, Path]] = [(value, path)]
+        while waiting:
+            value, path = waiting.pop()
+            if isinstance(value, (*_ATOMS, *_CODE)) or id(value) in self.numbers:
+                continue
+            kind = self.classify(value)
+            if kind != "tuple":
+                self.numbers[id(value)] = len(self.anchors)
+                self.anchors.append(Anchor(kind, path, value))
+            children = [(child, (*path, *steps)) for steps, child in children_of(kind, value)]
+            waiting.extend(reversed(children))
+
+    def anchor_of(self, value: Any) -> int | None:
+        number = self.numbers.get(id(value))
+        if number is None or self.anchors[number].value is not value:
+            return None
+        return number
+
+    def classify(self, value: Any) -> str:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            kind = _torch_kind(torch, value)
+            if kind is not None:
+                return kind
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            if isinstance(value, numpy.ndarray):
+                return "array" if _plain_array(numpy, value) else "object"
+            if isinstance(value, (numpy.random.Generator, numpy.random.RandomState)):
+                return "generator"
+        if isinstance(value, random.Random):
+            return "generator"
+        if type(value) in _CONTAINERS:
+            return "container"
+        if type(value) is tuple:
+            return "tuple"
+        if _callable_on_type(value, "state_dict") and _callable_on_type(value, "load_state_dict"):
+            return "stateful"
+        module = sys.modules.get(type(value).__module__)
+        if self.is_project(getattr(module, "__file__", None) or "") and hasattr(value, "__dict__"):
+            return "instance"
+        return "object"
+
+
+def _callable_on_type(value: Any, name: str) -> bool:
+    return callable(getattr(type(value), name, None))
+
+
+def _torch_kind(torch: Any, value: Any) -> str | None:
+    if isinstance(value, torch.Tensor):
+        return "tensor" if _plain_tensor(torch, value) else "object"
+    if isinstance(value, torch.nn.Module):
+        return "module"
+    if isinstance(value, torch.optim.Optimizer):
+        return "optimizer"
+    if isinstance(value, torch.Generator):
+        return "generator"
+    if isinstance(value, torch.utils.data.DataLoader):
+        return "loader"
+    return None
+
+
+def _plain_tensor(torch: Any, value: Any) -> bool:
+    return (
+        type(value) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type != "meta"
+        and not value.is_inference()
+    )
+
+
+def _plain_array(numpy: Any, value: Any) -> bool:
+    return type(value) is numpy.ndarray and not value.dtype.hasobject
+
+
+def children_of(kind: str, value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    """The objects directly below one, with the steps that lead to them."""
+    if kind in ("container", "tuple"):
+        yield from _elements(value)
+    elif kind == "module":
+        for group in ("_parameters", "_buffers", "_modules"):
+            for name, child in getattr(value, group).items():
+                yield (("a", group), ("i", name)), child
+        for name, child in own_attributes(value).items():
+            yield (("a", name),), child
+    elif kind == "instance":
+        for name, child in vars(value).items():
+            yield (("a", name),), child
+    elif kind == "optimizer":
+        for g, group in enumerate(value.param_groups):
+            for p, parameter in enumerate(group["params"]):
+                yield (("a", "param_groups"), ("i", g), ("i", "params"), ("i", p)), parameter
+    elif kind == "stateful":
+        # A scheduler changes its optimizer, and through it the model (4.3).
+        if "optimizer" in getattr(value, "__dict__", {}):
+            yield (("a", "optimizer"),), value.optimizer
+    elif kind == "loader":
+        yield from _parts_of_loader(value)
+
+
+def _elements(value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    if isinstance(value, (bytearray, set)) or len(value) > _MOST_ELEMENTS:
+        return
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in items:
+        if isinstance(key, (str, int)):
+            yield (("i", key),), child
+
+
+def _parts_of_loader(loader: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    for holder in ("sampler", "batch_sampler"):
+        part = getattr(loader, holder, None)
+        for name in ("generator", "sampler"):
+            child = getattr(part, name, None)
+            inner = getattr(child, "generator", None)
+            if name == "generator" and child is not None:
+                yield (("a", holder), ("a", name)), child
+            elif inner is not None:
+                yield (("a", holder), ("a", name), ("a", "generator")), inner
+    if getattr(loader, "generator", None) is not None:
+        yield (("a", "generator"),), loader.generator
+
+
+def own_attributes(module: Any) -> dict[str, Any]:
+    """A torch module's attributes without torch's own bookkeeping; ``training`` is one of them."""
+    torch = sys.modules["torch"]
+    internal = torch.nn.Module().__dict__.keys() - {"training"}
+    return {name: value for name, value in vars(module).items() if name not in internal}
+
+
+def state_of(kind: str, value: Any) -> Any:
+    """What of an anchor is pickled; anchors inside it become references."""
+    match kind:
+        case "tensor":
+            return _tensor_state(value)
+        case "array":
+            return Raw(value)
+        case "generator":
+            return generator_state(value)
+        case "container":
+            return _contents(value)
+        case "module":
+            return {
+                "parameters": dict(value._parameters),
+                "buffers": dict(value._buffers),
+                "modules": dict(value._modules),
+                "attributes": own_attributes(value),
+                "class": type(value),
+            }
+        case "instance":
+            return {"attributes": dict(vars(value)), "class": type(value)}
+        case "optimizer":
+            return {
+                "state": dict(value.state),
+                "groups": [dict(group) for group in value.param_groups],
+                "defaults": value.defaults,
+                "class": type(value),
+            }
+        case "stateful":
+            return value.state_dict()
+        case "loader":
+            return _loader_state(value)
+        case _:
+            return value
+
+
+def _tensor_state(value: Any) -> dict[str, Any]:
+    torch = sys.modules["torch"]
+    grad = value.grad if value.is_leaf else None
+    return {
+        "data": Raw(value.detach()),
+        "grad": Raw(grad.detach()) if grad is not None else None,
+        # What has a graph loses it: a later backward through it fails instead of being wrong.
+        "requires_grad": bool(value.requires_grad and value.is_leaf),
+        "parameter": isinstance(value, torch.nn.Parameter),
+    }
+
+
+def generator_state(value: Any) -> Any:
+    """The state of a generator object of Python, NumPy or torch."""
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if hasattr(value, "bit_generator"):
+        return value.bit_generator.state
+    state = value.get_state()
+    return state.numpy().tobytes() if hasattr(state, "numpy") else state
+
+
+def _contents(value: Any) -> Any:
+    """A container's contents in a container that is not itself an anchor."""
+    if isinstance(value, dict):
+        default = getattr(value, "default_factory", None)
+        return {"items": list(value.items()), "default": default, "class": type(value)}
+    if isinstance(value, collections.deque):
+        return {"items": list(value), "maxlen": value.maxlen, "class": collections.deque}
+    return {"items": bytes(value) if isinstance(value, bytearray) else list(value)} | {
+        "class": type(value)
+    }
+
+
+def _loader_state(loader: Any) -> dict[str, Any]:
+    if getattr(loader, "_iterator", None) is not None:
+        raise SnapshotError("a DataLoader with persistent workers keeps its state in processes")
+    return {
+        place: {k: v for k, v in vars(part).items() if type(v) in (bool, int, float, str)}
+        for place in ("dataset", "sampler")
+        if hasattr(part := getattr(loader, place, None), "__dict__")
+    }
+
+
+class _Bytes:
+    """Gathers raw bytes: small ones in one pack, large ones by their hash."""
+
+    def __init__(self, is_stored: Callable[[str], bool]) -> None:
+        self.is_stored = is_stored
+        self.pack = bytearray()
+        self.tensors: list[TensorRef] = []
+        self.blobs: dict[str, bytes | bytearray | memoryview] = {}
+        self.total = 0
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Any] = []
+
+    def add(self, value: Any) -> int:
+        """The number of a tensor or array among the snapshot's."""
+        known = self._numbers.get(id(value))
+        if known is not None:
+            return known
+        kind = "numpy" if hasattr(value, "__array_interface__") else "torch"
+        device = str(value.device) if kind == "torch" else "cpu"
+        dtype = value.dtype.str if kind == "numpy" else str(value.dtype).removeprefix("torch.")
+        data = raw_bytes(kind, value)
+        name, offset = self._place(data)
+        size = len(data)
+        self.total += size
+        reference = TensorRef(kind, dtype, tuple(value.shape), name, offset, size, device)
+        self.tensors.append(reference)
+        self._numbers[id(value)] = len(self.tensors) - 1
+        self._alive.append(value)  # so that no other object gets its id meanwhile
+        return len(self.tensors) - 1
+
+    def _place(self, data: memoryview) -> tuple[str, int]:
+        if len(data) < SMALL_BYTES:
+            self.pack.extend(b"\0" * (-len(self.pack) % _ALIGNMENT))
+            offset = len(self.pack)
+            self.pack.extend(data)
+            return "", offset
+        name = digest(data)
+        if name not in self.blobs and not self.is_stored(name):
+            self.blobs[name] = bytes(data)
+        return name, 0
+
+    def finish(self) -> tuple[list[TensorRef], dict[str, bytes | bytearray | memoryview]]:
+        name = digest(self.pack)
+        if self.pack:
+            self.blobs[name] = self.pack
+        tensors = [t if t.object else _in_pack(t, name) for t in self.tensors]
+        return tensors, self.blobs
+
+
+def _in_pack(tensor: TensorRef, name: str) -> TensorRef:
+    return TensorRef(
+        *(tensor.kind, tensor.dtype, tensor.shape, name, tensor.offset, tensor.size, tensor.device)
+    )
+
+
+def raw_bytes(kind: str, value: Any) -> memoryview:
+    """The bytes of a tensor or an array in row-major order; a view where that is possible."""
+    if kind == "numpy":
+        numpy = sys.modules["numpy"]
+        return memoryview(numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8).data)
+    torch = sys.modules["torch"]
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    if flat.is_conj() or flat.is_neg():
+        flat = flat.resolve_conj().resolve_neg()
+    return memoryview(flat.view(torch.uint8).numpy().data)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles one anchor's state; other anchors, tensors and the project's code are references."""
+
+    def __init__(self, file: Any, walk: _Walk, bytes_of: _Bytes, own: Any) -> None:
+        super().__init__(file, protocol=5)
+        self._walk = walk
+        self._bytes = bytes_of
+        self._own = own
+
+    def persistent_id(self, obj: Any) -> Any:
+        if isinstance(obj, Raw):
+            return ("raw", self._bytes.add(obj.value))
+        if isinstance(obj, (FunctionType, type)):
+            return self._code(obj)
+        if obj is self._own:
+            return None
+        number = self._walk.anchor_of(obj)
+        if number is not None:
+            return ("anchor", number)
+        return self._value(obj)
+
+    def _code(self, obj: Any) -> Any:
+        """The project's own functions and classes by name: a replay has live ones."""
+        module = sys.modules.get(obj.__module__ or "")
+        if not self._walk.is_project(getattr(module, "__file__", None) or ""):
+            return None
+        found: Any = module
+        for part in obj.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return ("code", obj.__module__, obj.__qualname__) if found is obj else None
+
+    def _value(self, obj: Any) -> Any:
+        torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+        if torch is not None and isinstance(obj, torch.Tensor):
+            if not _plain_tensor(torch, obj):
+                return None
+            leaf = bool(obj.requires_grad and obj.is_leaf)
+            parameter = isinstance(obj, torch.nn.Parameter)
+            return ("tensor", self._bytes.add(obj.detach()), leaf, parameter)
+        if numpy is not None and isinstance(obj, numpy.ndarray) and _plain_array(numpy, obj):
+            return ("array", self._bytes.add(obj))
+        if isinstance(obj, ModuleType):
+            return ("module", obj.__name__)
+        return None

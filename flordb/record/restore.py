@@ -1,0 +1,390 @@
+"""Bytes to objects: puts a snapshot's states back, in place where the live object is found.
+
+The counterpart of `capture`. An anchor whose path leads to a live object of the same type is
+changed in place, so everyone who refers to it sees the restored state; any other is made anew.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import io
+import pickle
+import random
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from flordb.errors import SnapshotError
+from flordb.record import rng
+from flordb.record.capture import type_name
+from flordb.record.frames import bind
+from flordb.record.reach import Path, resolve, spell, take
+from flordb.store.objects import ObjectStore
+from flordb.store.snapshots import Manifest, TensorRef
+
+
+def restore(
+    manifest: Manifest,
+    objects: ObjectStore,
+    frame: FrameType | None,
+    checkpoint: Mapping[str, Any],
+) -> dict[str, str]:
+    """Put a snapshot's state into the running program.
+
+    Parameters: ``frame``, the frame whose variables are bound; ``checkpoint``, live objects by the
+    names given to ``flor.checkpointing``. Returns what could not be restored, with reasons.
+    Raises SnapshotError where the snapshot itself cannot be read.
+    """
+    return _Restore(manifest, objects, frame, checkpoint).run()
+
+
+def load_objects(
+    manifest: Manifest, objects: ObjectStore, wanted: Mapping[str, Any]
+) -> dict[str, str]:
+    """Put the states of the ``checkpointing`` objects with these names into live objects."""
+    work = _Restore(manifest, objects, None, wanted)
+    for number, (_, path, _, _) in enumerate(work.anchors):
+        if path[0][0] == "checkpoint" and path[0][1] in wanted:
+            work.anchor(number)
+    return work.failed
+
+
+class _Restore:
+    def __init__(
+        self,
+        manifest: Manifest,
+        objects: ObjectStore,
+        frame: FrameType | None,
+        checkpoint: Mapping[str, Any],
+    ) -> None:
+        self.tensors = manifest.tensors
+        self.objects = objects
+        self.frame = frame
+        self.checkpoint = checkpoint
+        content = pickle.loads(objects.get(manifest.state))
+        self.anchors: list[tuple[str, Path, str, bytes | None]] = content["anchors"]
+        self.bindings: list[tuple[Path, bytes]] = content["bindings"]
+        self.generators: dict[str, Any] = content["rng"]
+        self.done: dict[int, Any] = {}
+        self.failed: dict[str, str] = dict(manifest.missing)
+        # Paths are resolved before anything changes: restoring a container moves what is below it.
+        self.found = [self.live(path, name) for _, path, name, _ in self.anchors]
+
+    def run(self) -> dict[str, str]:
+        for number, (_, path, _, _) in enumerate(self.anchors):
+            self.attempt(path, lambda number=number: self.anchor(number))
+        for path, data in self.bindings:
+            self.attempt(path, lambda path=path, data=data: self.bind(path, data))
+        rng.set_states(self.generators)  # last: making objects may draw
+        return self.failed
+
+    def attempt(self, path: Path, work: Any) -> None:
+        try:
+            work()
+        except SnapshotError as error:
+            self.failed[spell(path)] = str(error)
+        except Exception as error:  # an object's own __setstate__ may raise anything
+            self.failed[spell(path)] = f"{type(error).__name__}: {error}"
+
+    def live(self, path: Path, name: str) -> Any:
+        try:
+            value = resolve(path, self.frame, self.checkpoint)
+        except LookupError:
+            return None
+        return value if type_name(value) == name else None
+
+    def anchor(self, number: int) -> Any:
+        """The live or new object of an anchor, restored. Raises SnapshotError where it cannot."""
+        if number in self.done:
+            return self.done[number]
+        kind, path, _, data = self.anchors[number]
+        live = self.found[number]
+        if data is None:
+            if live is None:
+                raise SnapshotError(f"{spell(path)} was not kept: {self.failed.get(spell(path))}")
+            self.done[number] = live
+            return live
+        if kind == "container":
+            return self.container(number, live, data)
+        if live is not None:
+            self.done[number] = live
+            state = self.load(data)
+            replaced = self.in_place(kind, live, state)
+            if replaced is not live:
+                self.done[number] = replaced
+            return replaced
+        return self.anew(number, kind, path, data)
+
+    def load(self, data: bytes) -> Any:
+        return _Unpickler(io.BytesIO(data), self).load()
+
+    def container(self, number: int, live: Any, data: bytes) -> Any:
+        state: dict[str, Any]
+        if live is None:
+            live = _empty(data)
+        self.done[number] = live
+        state = self.load(data)
+        if isinstance(live, collections.deque) and live.maxlen != state["maxlen"]:
+            raise SnapshotError("a deque of another length")
+        if isinstance(live, (list, bytearray)):
+            live[:] = state["items"]
+        else:
+            live.clear()
+            if isinstance(live, collections.defaultdict):
+                live.default_factory = state["default"]
+            if isinstance(live, (dict, set)):
+                live.update(state["items"])
+            else:
+                live.extend(state["items"])
+        return live
+
+    def in_place(self, kind: str, live: Any, state: Any) -> Any:
+        match kind:
+            case "tensor":
+                return _tensor_in_place(live, state)
+            case "array":
+                if live.shape != state.shape or live.dtype != state.dtype:
+                    return state
+                live[...] = state
+            case "generator":
+                set_generator(live, state)
+            case "module":
+                _module_in_place(live, state)
+            case "instance":
+                _attributes_in_place(live, state["attributes"])
+            case "optimizer":
+                _optimizer_in_place(live, state)
+            case "stateful":
+                live.load_state_dict(state)
+            case "loader":
+                for place, values in state.items():
+                    vars(getattr(live, place)).update(values)
+            case _:
+                return _object_in_place(live, state)
+        return live
+
+    def anew(self, number: int, kind: str, path: Path, data: bytes) -> Any:
+        if kind in ("stateful", "loader"):
+            raise SnapshotError(f"{spell(path)}: there is no such object to restore into")
+        if kind in ("module", "instance", "optimizer"):
+            return self.anew_instance(number, kind, data)
+        state = self.load(data)
+        match kind:
+            case "tensor":
+                made = _tensor_anew(state)
+            case "generator":
+                made = _generator_anew(self.anchors[number][2], state)
+            case _:
+                made = state
+        self.done[number] = made
+        return made
+
+    def anew_instance(self, number: int, kind: str, data: bytes) -> Any:
+        cls = _ClassOnly(io.BytesIO(data), self).cls()
+        made = cls.__new__(cls)
+        self.done[number] = made
+        if kind == "module":
+            sys.modules["torch"].nn.Module.__init__(made)
+        state = self.load(data)
+        if kind == "module":
+            made._parameters.update(state["parameters"])
+            made._buffers.update(state["buffers"])
+            made._modules.update(state["modules"])
+            vars(made).update(state["attributes"])
+        elif kind == "instance":
+            vars(made).update(state["attributes"])
+        else:
+            default = collections.defaultdict(dict, state["state"])
+            groups, defaults = state["groups"], state["defaults"]
+            made.__setstate__({"state": default, "param_groups": groups, "defaults": defaults})
+        return made
+
+    def bind(self, path: Path, data: bytes) -> None:
+        value = self.load(data)
+        (kind, name), *steps = path
+        if steps:
+            owner = resolve(path[:-1], self.frame, self.checkpoint)
+            if take(owner, path[-1]) is not value:
+                setattr(owner, path[-1][1], value)
+        elif kind == "var":
+            assert self.frame is not None
+            if name not in self.frame.f_locals or self.frame.f_locals[name] is not value:
+                bind(self.frame, {name: value})
+        elif kind == "global":
+            module, _, variable = name.partition(":")
+            setattr(sys.modules[module], variable, value)
+
+    def raw(self, number: int) -> Any:
+        return tensor_of(self.tensors[number], self.objects)
+
+
+def tensor_of(reference: TensorRef, objects: ObjectStore) -> Any:
+    """A new tensor or array with the bytes of a reference."""
+    data = objects.get(reference.object)[reference.offset : reference.offset + reference.size]
+    if reference.kind == "numpy":
+        numpy = importlib.import_module("numpy")
+        array = numpy.frombuffer(data, dtype=reference.dtype).reshape(reference.shape)
+        return array.copy()
+    torch = importlib.import_module("torch")
+    dtype = getattr(torch, reference.dtype)
+    if reference.size == 0:
+        return torch.empty(reference.shape, dtype=dtype, device=reference.device)
+    flat = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype)
+    return flat.reshape(reference.shape).to(reference.device)
+
+
+def _empty(data: bytes) -> Any:
+    """A new container of the pickled kind, still empty, so that cycles can refer to it."""
+    found = _ClassOnly(io.BytesIO(data), None)
+    state = found.state()
+    if state["class"] is collections.deque:
+        return collections.deque(maxlen=state["maxlen"])
+    return state["class"]()
+
+
+def _tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
+    torch = sys.modules["torch"]
+    data, grad = state["data"], state["grad"]
+    if live.grad_fn is not None or not live.is_leaf:
+        return _tensor_anew(state)
+    same = live.shape == data.shape and live.dtype == data.dtype
+    with torch.no_grad():
+        if same and not _overlaps(live):
+            live.data.copy_(data)
+        else:
+            live.data = data.to(live.device)
+        live.requires_grad_(state["requires_grad"])
+        live.grad = None if grad is None else grad.to(live.device)
+    return live
+
+
+def _overlaps(value: Any) -> bool:
+    """Whether elements share memory (an expanded tensor), so that copying into it is refused."""
+    return any(
+        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
+    )
+
+
+def _tensor_anew(state: dict[str, Any]) -> Any:
+    torch = sys.modules["torch"]
+    made = state["data"]
+    if state["parameter"]:
+        made = torch.nn.Parameter(made, requires_grad=state["requires_grad"])
+    else:
+        made.requires_grad_(state["requires_grad"])
+    made.grad = state["grad"]
+    return made
+
+
+def set_generator(live: Any, state: Any) -> None:
+    """Put a generator object of Python, NumPy or torch into a state."""
+    if isinstance(live, random.Random):
+        live.setstate(state)
+    elif hasattr(live, "bit_generator"):
+        live.bit_generator.state = state
+    elif isinstance(state, bytes):
+        torch = sys.modules["torch"]
+        live.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    else:
+        live.set_state(state)
+
+
+def _generator_anew(name: str, state: Any) -> Any:
+    if name == "random.Random":
+        made: Any = random.Random()
+    elif name.startswith("numpy."):
+        numpy = importlib.import_module("numpy")
+        if name.endswith("RandomState"):
+            made = numpy.random.RandomState()
+        else:
+            made = numpy.random.Generator(getattr(numpy.random, state["bit_generator"])())
+    else:
+        made = importlib.import_module("torch").Generator()
+    set_generator(made, state)
+    return made
+
+
+def _module_in_place(live: Any, state: dict[str, Any]) -> None:
+    for group in ("parameters", "buffers", "modules"):
+        holder = getattr(live, f"_{group}")
+        for name, value in state[group].items():
+            if holder.get(name) is not value:
+                holder[name] = value
+    _attributes_in_place(live, state["attributes"])
+
+
+def _attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:
+    own = vars(live)
+    for name, value in attributes.items():
+        if name not in own or own[name] is not value:
+            own[name] = value
+
+
+def _optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
+    live.state.clear()
+    live.state.update(state["state"])
+    groups = state["groups"]
+    for group, restored in zip(live.param_groups, groups, strict=False):
+        group.clear()
+        group.update(restored)
+    live.param_groups[len(groups) :] = []
+    live.param_groups.extend(groups[len(live.param_groups) :])
+
+
+def _object_in_place(live: Any, state: Any) -> Any:
+    """A library's object takes over the restored one's attributes where it consists of them."""
+    own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
+    if not own or not restored or hasattr(type(live), "__slots__"):
+        return state
+    own.clear()
+    own.update(restored)
+    return live
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, work: _Restore) -> None:
+        super().__init__(file)
+        self._work = work
+
+    def persistent_load(self, pid: Any) -> Any:
+        match pid:
+            case ("anchor", number):
+                return self._work.anchor(number)
+            case ("raw" | "array", number):
+                return self._work.raw(number)
+            case ("tensor", number, leaf, parameter):
+                value = self._work.raw(number)
+                if parameter:
+                    return sys.modules["torch"].nn.Parameter(value, requires_grad=leaf)
+                return value.requires_grad_(leaf)
+            case ("code", module, name):
+                return _code(module, name)
+            case ("module", name):
+                return importlib.import_module(name)
+        raise SnapshotError(f"unknown reference {pid!r}: written by a newer flordb")
+
+
+class _ClassOnly(_Unpickler):
+    """Reads only the class of a state, so that the object exists before what refers to it."""
+
+    def __init__(self, file: Any, work: Any) -> None:
+        super().__init__(file, work)
+
+    def persistent_load(self, pid: Any) -> Any:
+        return _code(pid[1], pid[2]) if pid[0] == "code" else None
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.load()
+        return state
+
+    def cls(self) -> Any:
+        return self.state()["class"]
+
+
+def _code(module: str, name: str) -> Any:
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
