@@ -1,0 +1,197 @@
+-- flor_pivot([...]): logged values as columns. The semantics of its rows is in docs/architecture.md.
+--
+-- DuckDB wants the columns of a table macro when it binds it, and admits no subquery there. So what
+-- must be known about the names (types, nests, labels) stands in the constant flor_catalog(), which
+-- every sync that finds something new defines again, and the macros below make the text of a query
+-- from it. `list_transform([x], lambda y: ...)[1]` is SQL's "let y = x": a macro's argument is
+-- copied to each place that uses it. `y['field']` instead of `y.field`, because the binder of
+-- table functions takes the latter for a column of a table.
+--
+-- The text: for each (name, nest) one scan; names of the same nest are joined on context and
+-- occurrence (p<nest>); from the deepest nest up, a nest's rows are joined with those of the nests
+-- below it on the context that they share (r<nest>).
+
+-- How SQL compares identifiers: ASCII letters without their case.
+CREATE OR REPLACE MACRO flor_key(name) AS
+    translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz');
+
+CREATE OR REPLACE MACRO flor_quoted(name) AS '"' || replace(name, '"', '""') || '"';
+
+-- The column that a name in the list means: a dimension, else the name exactly as it was logged,
+-- else the column that SQL would take it for, else a column without values.
+CREATE OR REPLACE MACRO flor_column(columns, asked, position) AS coalesce(
+    list_filter(columns, lambda e: e['kind'] <> 'name' AND e['key'] = flor_key(asked))[1],
+    list_filter(columns, lambda e: e['kind'] = 'name' AND e['name'] = asked)[1],
+    list_filter(columns, lambda e: e['key'] = flor_key(asked))[1],
+    {'kind': 'none', 'id': position::INTEGER, 'name': asked, 'key': flor_key(asked),
+     'label': asked, 'alias': 'u' || position, 'expr': '',
+     'nests': []::INTEGER[], 'over': []::INTEGER[], 'reach': []::INTEGER[]}
+);
+
+-- The columns that a list means, each once. NULL stands for all names.
+CREATE OR REPLACE MACRO flor_columns(columns, asked) AS
+    CASE WHEN asked IS NULL THEN list_filter(columns, lambda e: e['kind'] = 'name')
+    ELSE list_transform(
+        [list_transform(
+            list_filter(asked, lambda a: a IS NOT NULL),
+            lambda a, i: flor_column(columns, a, i)
+        )],
+        lambda found: list_transform(
+            [list_transform(found, lambda e: e['kind'] || e['key'])],
+            lambda keys: list_filter(found, lambda e, i:
+                e['kind'] <> 'dim' AND list_position(keys, e['kind'] || e['key']) = i)
+        )[1]
+    )[1] END;
+
+-- One scan: the values of a name, or the iterations of a loop, in one nest.
+CREATE OR REPLACE MACRO flor_scan(nest, e) AS
+    'SELECT ' || nest['scan'] || ', true AS m' || e['alias']
+    || CASE WHEN e['kind'] = 'loop'
+        THEN ', 0::BIGINT AS o FROM flor_loops WHERE nest_id = ' || nest['id']
+        ELSE ', ordinal AS o, ' || e['expr'] || ' AS ' || e['alias']
+            || ' FROM flor_logs WHERE name_id = ' || e['id'] || ' AND nest_id = ' || nest['id']
+       END;
+
+-- coalesce() of one column of the scans t1, t2, ...
+CREATE OR REPLACE MACRO flor_first(count, name) AS
+    CASE WHEN count = 1 THEN 't1.' || name
+    ELSE 'coalesce(' || array_to_string(
+        list_transform(range(1, count + 1), lambda i: 't' || i || '.' || name), ', '
+    ) || ') AS ' || name END;
+
+-- Whether a row has a value of one of these names; `known` are those of the names' scans.
+CREATE OR REPLACE MACRO flor_marks(here) AS
+    'coalesce(' || array_to_string(list_append(
+        list_transform(here, lambda e: 'm' || e['alias']), 'false'), ', ') || ')';
+
+-- The names of one nest side by side, by full joins of their scans.
+CREATE OR REPLACE MACRO flor_joined(nest, here) AS
+    'SELECT ' || array_to_string(list_transform(
+        list_append(nest['dims'], 'o'), lambda d: flor_first(len(here), d)), ', ')
+    || array_to_string(list_transform(here, lambda e: ', m' || e['alias']
+        || CASE WHEN e['kind'] = 'loop' THEN '' ELSE ', ' || e['alias'] END), '')
+    || ' FROM ' || array_to_string(list_transform(here, lambda e, i:
+        CASE WHEN i = 1 THEN '' ELSE ' FULL JOIN ' END
+        || '(' || flor_scan(nest, e) || ') t' || i
+        || CASE WHEN i = 1 THEN '' ELSE ' USING (' || nest['key'] || ', o)' END), '');
+
+-- The same for many names, for which that many joins would be too slow to plan: one aggregate each.
+-- DuckDB leaves out those that a query does not read.
+CREATE OR REPLACE MACRO flor_grouped(nest, here) AS
+    'SELECT ' || nest['regroup'] || ', o'
+    || array_to_string(list_transform(here, lambda e:
+        CASE WHEN e['kind'] = 'loop' THEN ', bool_or(name_id IS NULL) AS m' || e['alias']
+        ELSE ', bool_or(name_id = ' || e['id'] || ') AS m' || e['alias']
+            || ', any_value(' || e['expr'] || ') FILTER (WHERE name_id = ' || e['id'] || ') AS '
+            || e['alias'] END), '')
+    || ' FROM (SELECT ' || nest['scan']
+    || ', ordinal AS o, name_id, value, number FROM flor_logs WHERE nest_id = ' || nest['id']
+    || ' AND name_id IN (' || array_to_string(list_transform(here, lambda e: e['id']), ', ') || ')'
+    || array_to_string(list_transform(
+        list_filter(here, lambda e: e['kind'] = 'loop'), lambda e:
+            ' UNION ALL BY NAME SELECT ' || nest['scan']
+            || ', 0::BIGINT AS o FROM flor_loops WHERE nest_id = ' || nest['id']), '')
+    || ') GROUP BY ' || nest['key'] || ', o';
+
+CREATE OR REPLACE MACRO flor_side_by_side(nest, here) AS
+    CASE WHEN len(here) <= 12 THEN flor_joined(nest, here) ELSE flor_grouped(nest, here) END;
+
+CREATE OR REPLACE MACRO flor_values(here) AS
+    array_to_string(list_transform(
+        list_filter(here, lambda e: e['kind'] <> 'loop'),
+        lambda e: ', p.' || e['alias']), '');
+
+-- The rows of a nest without nests below it.
+CREATE OR REPLACE MACRO flor_leaf(nest, here) AS
+    'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT ' || array_to_string(nest['dims'], ', ')
+    || flor_values(here) || ' FROM (' || flor_side_by_side(nest, here) || ') p)';
+
+-- The rows of a nest with nests below it: a value repeats on the rows of the contexts below.
+CREATE OR REPLACE MACRO flor_inner(nest, here) AS
+    'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT '
+    || array_to_string(list_transform(nest['dims'], lambda d:
+        'coalesce(u.' || d || ', p.' || d || ') AS ' || d), ', ')
+    || ', u.* EXCLUDE (' || array_to_string(nest['dims'], ', ') || ')' || flor_values(here)
+    || ' FROM (' || flor_side_by_side(nest, here) || ') p FULL JOIN u' || nest['id'] || ' u USING ('
+    || nest['key'] || '))';
+
+-- The same where `lower`, some of its names, have values further below too: these do not repeat
+-- there but stand on rows of their own, beside the names that share their context and occurrence.
+CREATE OR REPLACE MACRO flor_split(nest, upper, lower, here) AS
+    'p' || nest['id'] || ' AS MATERIALIZED (' || flor_side_by_side(nest, here) || '), '
+    || 'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT u.*' || flor_values(upper)
+    || ' FROM u' || nest['id'] || ' u LEFT JOIN (FROM p' || nest['id'] || ' WHERE '
+    || flor_marks(upper) || ') p USING (' || nest['key'] || ') UNION ALL BY NAME SELECT '
+    || array_to_string(list_transform(nest['dims'], lambda d: 'p.' || d), ', ')
+    || flor_values(here) || ' FROM p' || nest['id'] || ' p WHERE ' || flor_marks(lower)
+    || ' OR NOT EXISTS (FROM u' || nest['id'] || ' u WHERE '
+    || array_to_string(list_transform(nest['keys'], lambda k: 'u.' || k || ' = p.' || k), ' AND ')
+    || '))';
+
+-- u<nest>: the rows of the nests below, under each other.
+CREATE OR REPLACE MACRO flor_below(nest, below, twice) AS
+    'u' || nest['id'] || CASE WHEN twice THEN ' AS MATERIALIZED (' ELSE ' AS NOT MATERIALIZED (' END
+    || array_to_string(list_transform(below, lambda b: 'FROM r' || b['id']), ' UNION ALL BY NAME ')
+    || '), ';
+
+CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here) AS
+    CASE WHEN len(below) = 0 THEN flor_leaf(nest, here)
+    WHEN len(here) = 0 THEN
+        flor_below(nest, below, false) || 'r' || nest['id'] || ' AS NOT MATERIALIZED (FROM u'
+        || nest['id'] || ')'
+    WHEN len(lower) = 0 THEN flor_below(nest, below, false) || flor_inner(nest, here)
+    ELSE flor_below(nest, below, true) || flor_split(nest, upper, lower, here) END;
+
+-- One nest's part of WITH. `nests` are those that the query involves.
+CREATE OR REPLACE MACRO flor_part(nest, nests, columns) AS
+    list_transform([{
+        'below': list_filter(nests, lambda b: b['parent'] = nest['id']),
+        'here': list_filter(columns, lambda e: list_contains(e['nests'], nest['id']))
+    }], lambda l: flor_level(
+        nest,
+        l['below'],
+        list_filter(l['here'], lambda e: NOT list_contains(e['over'], nest['id'])),
+        list_filter(l['here'], lambda e: list_contains(e['over'], nest['id'])),
+        l['here']
+    ))[1];
+
+-- The relation for columns with values somewhere.
+CREATE OR REPLACE MACRO flor_rows(head, nests, loops, columns) AS
+    'WITH ' || array_to_string(list_transform(nests, lambda n: flor_part(n, nests, columns)), ', ')
+    || ' SELECT s.projid, s.tstamp, s.filename' || CASE WHEN head['ranked'] THEN ', s.rank' ELSE '' END
+    || array_to_string(list_transform(loops, lambda l:
+        ', r.l' || l['id'] || ' AS ' || flor_quoted(l['label']) || ', ' || l['value'] || ' AS '
+        || flor_quoted(l['value_label'])), '')
+    || array_to_string(list_transform(
+        list_filter(columns, lambda e: e['kind'] <> 'loop'), lambda e: ', '
+        || CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE 'r.' || e['alias'] END
+        || ' AS ' || flor_quoted(e['label'])), '')
+    || ' FROM r0 r JOIN flor_runs s USING (run_id' || CASE WHEN head['ranked'] THEN ', rank' ELSE '' END
+    || ')' || array_to_string(list_transform(loops, lambda l: l['join']), '');
+
+-- The relation for columns without any value: a row a run if no column was asked for, else none.
+CREATE OR REPLACE MACRO flor_bare(head, columns) AS
+    'SELECT projid, tstamp, filename' || CASE WHEN head['ranked'] THEN ', min(rank) AS rank' ELSE '' END
+    || array_to_string(list_transform(
+        list_filter(columns, lambda e: e['kind'] <> 'loop'),
+        lambda e: ', NULL::DOUBLE AS ' || flor_quoted(e['label'])), '')
+    || ' FROM flor_runs ' || CASE WHEN len(columns) > 0 THEN 'WHERE false' ELSE '' END
+    || CASE WHEN head['ranked'] THEN ' GROUP BY run_id, projid, tstamp, filename' ELSE '' END;
+
+-- The text of the query for a list of names, NULL for all.
+CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
+    list_transform([flor_catalog()], lambda catalog:
+        list_transform([flor_columns(catalog['columns'], names::VARCHAR[])], lambda columns:
+            list_transform([flatten(list_transform(columns, lambda e: e['reach']))], lambda reach:
+                CASE WHEN len(reach) = 0 THEN flor_bare(catalog, columns)
+                ELSE flor_rows(
+                    catalog,
+                    list_filter(catalog['nests'], lambda n: list_contains(reach, n['id'])),
+                    list_filter(catalog['loops'], lambda l: list_has_any(reach, l['nests'])),
+                    columns
+                ) END
+            )[1]
+        )[1]
+    )[1];
+
+CREATE OR REPLACE MACRO flor_pivot(names) AS TABLE FROM query(flor_pivot_sql(names));

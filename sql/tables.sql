@@ -1,0 +1,93 @@
+-- The tables of the database. It is derived from the run files: whatever is here can be built anew.
+--
+-- `logs` and `loops` are the tables of the dissertation's chapter 5. What stands after them in each
+-- row is resolved when a run file is taken in, so that no query ever walks `parent_ctx_id`:
+--   nest_id     which nest of loops the context is in (table `nests`; 0 is outside all loops)
+--   path        the ctx_ids of the context's ancestors from the outermost loop on, and its own
+--   iterations  their iteration indexes
+-- A context's ctx_id is a hash of its run, rank and path. It is the same in whatever file, order or
+-- database it is taken in, which is how values from replays find the context that they belong to.
+
+CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR);
+
+-- What has been taken in. `size` and `digest` are of the uncompressed text.
+CREATE TABLE files (
+    file_id INTEGER, file VARCHAR, kind VARCHAR, run_id INTEGER, rank INTEGER,
+    disk_size BIGINT, mtime_ns BIGINT, blob VARCHAR, size BIGINT, digest VARCHAR
+);
+
+-- A row a run, or a row a rank of it. `last_seen`, `pid` and `pid_start` tell whether it is alive.
+CREATE TABLE runs (
+    run_id INTEGER, projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, rank INTEGER,
+    world_size INTEGER, file VARCHAR, version VARCHAR, branch VARCHAR,
+    started TIMESTAMP, ended TIMESTAMP, state VARCHAR, status INTEGER, error VARCHAR,
+    argv JSON, cwd VARCHAR, host VARCHAR, "user" VARCHAR, python VARCHAR,
+    packages JSON, hardware JSON, env JSON,
+    pid BIGINT, pid_start VARCHAR, last_seen TIMESTAMP
+);
+
+CREATE TABLE loops (
+    projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, ctx_id BIGINT, parent_ctx_id BIGINT,
+    loop_name VARCHAR, loop_entries BIGINT, loop_iteration BIGINT,
+    loop_value VARCHAR, value_type INTEGER, number DOUBLE, entry BIGINT,
+    run_id INTEGER, rank INTEGER, nest_id INTEGER, path BIGINT[], iterations BIGINT[],
+    file_id INTEGER
+);
+
+CREATE TABLE logs (
+    projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, ctx_id BIGINT,
+    value_name VARCHAR, value VARCHAR, value_type INTEGER,
+    number DOUBLE, ordinal BIGINT, source VARCHAR, arg VARCHAR,
+    run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER,
+    path BIGINT[], iterations BIGINT[], file_id INTEGER
+);
+
+-- Loop names around a log statement, from the outermost on.
+CREATE TABLE nests (nest_id INTEGER, loops VARCHAR[]);
+
+-- Each logged name. `column_name` is what it is called in `flor`: the name itself, unless another
+-- column has that name already (SQL does not tell `Loss` from `loss`).
+CREATE TABLE names (
+    name_id INTEGER, name VARCHAR, type VARCHAR, nests VARCHAR[][], column_name VARCHAR
+);
+
+-- Which kinds of value (bits, see flordb/store/names.py) were logged where.
+CREATE TABLE name_kinds (name_id INTEGER, nest_id INTEGER, bits INTEGER);
+
+-- The same for the values of iterations, by the nest that the loop closes.
+CREATE TABLE loop_kinds (nest_id INTEGER, bits INTEGER);
+
+CREATE TABLE snapshots (
+    run_id INTEGER, rank INTEGER, ctx_id BIGINT, "at" VARCHAR, seconds DOUBLE, bytes BIGINT,
+    file_id INTEGER
+);
+
+CREATE TABLE timings (
+    run_id INTEGER, rank INTEGER, what VARCHAR, ctx_id BIGINT, loop_name VARCHAR, entry BIGINT,
+    iterations BIGINT, "end" VARCHAR, seconds DOUBLE, file_id INTEGER
+);
+
+-- What became of each attempt to acquire a column for a run; `tstamp_tried` is when.
+CREATE TABLE acquisitions (
+    run_id INTEGER, value_name VARCHAR, status VARCHAR, reason VARCHAR, statement VARCHAR,
+    code VARCHAR, iterations BIGINT[], contexts JSON, seconds DOUBLE, scan VARCHAR,
+    tstamp_tried TIMESTAMP, file_id INTEGER
+);
+
+CREATE TABLE replay_anomalies (
+    projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, run_id INTEGER, value_name VARCHAR,
+    context VARCHAR, ordinal BIGINT, recorded VARCHAR, replayed VARCHAR, file_id INTEGER
+);
+
+CREATE TABLE lineage (
+    run_id INTEGER, read_projid VARCHAR, read_tstamp TIMESTAMP, read_filename VARCHAR,
+    file_id INTEGER
+);
+
+CREATE TABLE problems (file VARCHAR, line BIGINT, reason VARCHAR);
+
+-- What the pivot reads: a view finds its tables in its own database, so that a user's table `logs`
+-- in the connection's own schema does not get in its way.
+CREATE VIEW flor_logs AS SELECT * FROM logs;
+CREATE VIEW flor_loops AS SELECT * FROM loops;
+CREATE VIEW flor_runs AS SELECT * FROM runs;
