@@ -19,12 +19,12 @@ CREATE OR REPLACE MACRO flor_quoted(name) AS '"' || replace(name, '"', '""') || 
 
 -- The column that a name in the list means: a dimension, else the name exactly as it was logged,
 -- else the column that SQL would take it for, else a column without values.
-CREATE OR REPLACE MACRO flor_column(columns, asked, position) AS coalesce(
+CREATE OR REPLACE MACRO flor_column(columns, asked, nth) AS coalesce(
     list_filter(columns, lambda e: e['kind'] <> 'name' AND e['key'] = flor_key(asked))[1],
     list_filter(columns, lambda e: e['kind'] = 'name' AND e['name'] = asked)[1],
     list_filter(columns, lambda e: e['key'] = flor_key(asked))[1],
-    {'kind': 'none', 'id': position::INTEGER, 'name': asked, 'key': flor_key(asked),
-     'label': asked, 'alias': 'u' || position, 'expr': '',
+    {'kind': 'none', 'id': nth::INTEGER, 'name': asked, 'key': flor_key(asked),
+     'label': asked, 'alias': 'u' || nth, 'expr': '',
      'nests': []::INTEGER[], 'over': []::INTEGER[], 'reach': []::INTEGER[]}
 );
 

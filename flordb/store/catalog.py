@@ -590,9 +590,10 @@ def _changed_states(
         "(state IN ('killed', 'lost') AND ended IS NOT NULL))"
     ).fetchall()
     changed = []
-    for run_id, rank, before, *signs, last_seen in rows:
+    for run_id, rank, before, ended, status, error, host, pid, pid_start, last_seen in rows:
         seen = last_seen.replace(tzinfo=UTC).timestamp() if last_seen is not None else None
-        now = state.derive(state.Signs(*signs, seen), settings.heartbeat_seconds)
+        signs = state.Signs(ended, status, error, host, pid, pid_start, seen)
+        now = state.derive(signs, settings.heartbeat_seconds)
         if now != before:
             changed.append((run_id, rank, now))
     return changed

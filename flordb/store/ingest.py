@@ -228,7 +228,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class _Context:
-    """``seq``: its row in the batch (-1: the root). ``hash``: what its children's ids start from."""
+    """``seq``: its row in the batch (-1: the root). ``hash``: where its children's ids start."""
 
     seq: int
     id: int | None
@@ -429,12 +429,12 @@ class Batch:
                     **owner,
                 )
             elif kind == "read":
-                for projid, tstamp_read, filename in _identities(line.get("runs")):
+                for read in _identities(line.get("runs")):
                     self.add_row(
                         "lineage",
-                        read_projid=projid,
-                        read_tstamp=tstamp_read,
-                        read_filename=filename,
+                        read_projid=read[0],
+                        read_tstamp=read[1],
+                        read_filename=read[2],
                         **owner,
                     )
 

@@ -192,7 +192,7 @@ def _literal(text: str) -> str:
 
 
 def _loops(nests: Mapping[int, tuple[str, ...]], kinds: Mapping[int, int]) -> list[dict[str, Any]]:
-    """The loops, outermost first. The n-th loop of the same name within itself is one of its own."""
+    """The loops, outermost first. A loop within one of its own name is another loop."""
     at: dict[tuple[str, int], list[int]] = {}
     depth: dict[tuple[str, int], int] = {}
     for nest in sorted(nests, key=lambda nest: (len(nests[nest]), nests[nest])):
@@ -224,8 +224,9 @@ def _loop_value(loop: int, nests: list[int], bits: int) -> dict[str, Any]:
     where = ", ".join(map(str, nests))
     return {
         "value": f"v{loop}.value",
-        "join": f" LEFT JOIN (SELECT ctx_id, {reading(bits)} AS value FROM (SELECT ctx_id, nest_id, "
-        f"loop_value AS value, number FROM flor_loops) WHERE nest_id IN ({where})) v{loop} "
+        "join": f" LEFT JOIN (SELECT ctx_id, {reading(bits)} AS value FROM (SELECT ctx_id, "
+        "loop_value AS value, number FROM flor_loops "
+        f"WHERE nest_id IN ({where}))) v{loop} "
         f"ON v{loop}.ctx_id = r.k{loop}",
     }
 
