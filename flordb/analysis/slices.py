@@ -21,16 +21,20 @@ class Flow:
 
 
 def names_read(node: ast.AST) -> frozenset[str]:
-    """All names that a statement or expression loads."""
-    return frozenset(
-        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    )
+    """All names that a statement or expression loads; attributes as ``.name``."""
+    found: set[str] = set()
+    for n in ast.walk(node):
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load):
+            found.add(n.id)
+        elif isinstance(n, ast.Attribute):
+            found.add(f".{n.attr}")
+    return frozenset(found)
 
 
 def dependencies(program: Program, names: Iterable[str]) -> frozenset[str]:
-    """The names that may influence ``names``, themselves included.
+    """The names that may influence ``names``, themselves included; attributes as ``.name``.
 
-    Scopes are merged by name: `net` in one function is `net` in all.
+    Scopes are merged by name: `net` in one function is `net` in all, `.net` of one object of all.
     """
     flows = [flow for module in program.modules.values() for flow in _flows(program, module)]
     needed = frozenset(names)
@@ -110,6 +114,8 @@ def _targets(targets: Iterable[ast.expr]) -> frozenset[str]:
         for node in ast.walk(target):
             if isinstance(node, ast.Name):
                 found.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                found.add(f".{node.attr}")
     return frozenset(found)
 
 

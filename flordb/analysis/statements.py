@@ -90,7 +90,7 @@ def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _digest(program: Program, statement: ast.stmt) -> str:
-    needed = definitions(program, names_read(statement))
+    needed = definitions(program, (name.lstrip(".") for name in names_read(statement)))
     text = "\n".join(ast.dump(node) for node in (statement, *needed))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -92,6 +92,18 @@ def _names(value: object) -> tuple[str, ...]:
     return ()
 
 
+def left_by_code(frame: FrameType) -> bool:
+    """Whether a loop is being left by ``break`` or ``return``, and not by an exception.
+
+    To be asked while the iterator is being closed: leaving by code drops it with an instruction
+    that cannot raise.
+    """
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset == frame.f_lasti:
+            return instruction.opname in ("POP_TOP", "POP_ITER")
+    return False
+
+
 def is_local(frame: FrameType, name: str) -> bool:
     """Whether a name in the frame's code is a variable of the function, not of the module."""
     code = frame.f_code

@@ -21,10 +21,10 @@ from flordb.errors import FlorWarning, GitError
 from flordb.record.adaptive import Adaptive
 from flordb.record.capture import capture
 from flordb.record.code import is_project_file
-from flordb.record.context import Context, end_of, enter_of, exit_of, root
-from flordb.record.frames import Uses, uses_of_loop
+from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
+from flordb.record.frames import Uses, left_by_code, uses_of_loop
 from flordb.record.iterables import describe
-from flordb.record.reach import reach
+from flordb.record.reach import Reach, reach
 from flordb.record.snapshotter import Snapshotter
 from flordb.record.values import freeze
 from flordb.record.versioning import Versioning
@@ -74,6 +74,7 @@ class Recorder:
         self._loops_ended: float | None = None
         self._loops_began: float | None = None
         self._error: str | None = None
+        self._take(START, Reach(), {})
 
     # What scripts call.
 
@@ -157,9 +158,10 @@ class Recorder:
         finally:
             seconds = time.perf_counter() - began
             self._context = outer
-            if self._worth(outer):
+            end = _end(frame, exhausted)
+            if end != "raised" and self._worth(outer):
                 self._snapshot(exit_of(outer.path, name, entry), frame, uses, outer, {})
-            self._loop_line(outer, name, entry, count, seconds, exhausted)
+            self._loop_line(outer, name, entry, count, seconds, end)
 
     def _top_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
@@ -191,14 +193,16 @@ class Recorder:
             seconds = time.perf_counter() - began
             self._context = outer
             self._loops_ended = time.perf_counter()
-            self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
-            self._loop_line(outer, name, entry, count, seconds, exhausted)
+            end = _end(frame, exhausted)
+            if end != "raised":
+                self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
+            self._loop_line(outer, name, entry, count, seconds, end)
 
     def _loop_line(
-        self, outer: Context, name: str, entry: int, count: int, seconds: float, exhausted: bool
+        self, outer: Context, name: str, entry: int, count: int, seconds: float, end: str
     ) -> None:
-        line = {"k": "loop", "l": name, "e": entry, "n": count, "s": round(seconds, 6)}
-        self._append((outer, line | {"end": "exhausted" if exhausted else "left"}))
+        line = {"k": "loop", "l": name, "e": entry, "n": count, "s": round(seconds, 6), "end": end}
+        self._append((outer, line))
 
     def _reached_loops(self) -> None:
         if self._loops_began is None:
@@ -232,11 +236,7 @@ class Recorder:
             return 0.0
         began = time.perf_counter()
         try:
-            found = reach(frame, uses, self._checkpoint, self._is_project)
-            limit = self.settings.max_variable_bytes
-            stored = self._objects.__contains__
-            captured = capture(found, self._is_project, limit, stored, self._given_up)
-            self._snapshotter.submit(boundary, captured, info)
+            self._take(boundary, reach(frame, uses, self._checkpoint, self._is_project), info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
             return 0.0
@@ -246,6 +246,12 @@ class Recorder:
             self._adaptive.expected += seconds
         self._append((context, {"k": "snap", "at": boundary, "s": round(seconds, 6)}))
         return seconds
+
+    def _take(self, boundary: str, found: Reach, info: dict[str, Any]) -> None:
+        limit = self.settings.max_variable_bytes
+        stored = self._objects.__contains__
+        captured = capture(found, self._is_project, limit, stored, self._given_up)
+        self._snapshotter.submit(boundary, captured, info)
 
     def _saved(self, boundary: str, seconds: float, written: int) -> None:
         line = {"k": "time", "w": "snapshot", "at": boundary}
@@ -286,6 +292,12 @@ class Recorder:
         except (GitError, OSError) as error:
             # The version is kept alive; the next sync commits the run.
             self._warn(f"the run is not committed yet: {error}")
+
+
+def _end(frame: FrameType, exhausted: bool) -> str:
+    if exhausted:
+        return "exhausted"
+    return "left" if left_by_code(frame) else "raised"
 
 
 def _encoded(value: Any) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""Keeps a replay from changing what is the user's: an audit hook in the worker.
+
+Python announces each file that it opens, removes, renames or makes. A write below the workspace
+first gets its own copy of what is only linked there; a write anywhere else, but for temporary
+files, devices and caches, is refused. Libraries that write files from C without Python's functions
+are not seen here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flordb.replay.workspace import own_copy
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# Events whose arguments at these positions are paths that are changed.
+_CHANGES: dict[str, tuple[int, ...]] = {
+    "os.remove": (0,),
+    "os.rmdir": (0,),
+    "os.rename": (0, 1),
+    "os.mkdir": (0,),
+    "os.chmod": (0,),
+    "os.chown": (0,),
+    "os.truncate": (0,),
+    "os.utime": (0,),
+    "os.symlink": (1,),
+    "os.link": (1,),
+    "os.setxattr": (0,),
+    "shutil.rmtree": (0,),
+    "shutil.move": (0, 1),
+}
+# Removing a link itself does not touch what it leads to.
+_OF_THE_LINK = ("os.remove", "os.rename", "os.symlink", "os.link", "shutil.move")
+
+
+def protect(workspace: Path, project: Path, writable: tuple[Path, ...]) -> None:
+    """From now on, this process changes nothing outside the workspace.
+
+    Parameters: ``project``, the user's root folder; ``writable``, further folders that may be
+    written to. Cannot be undone, so it is for workers only.
+    """
+    allowed = tuple(
+        os.path.join(os.path.realpath(folder), "")
+        for folder in (tempfile.gettempdir(), "/dev", "/proc", *writable, *_caches())
+    )
+    guard = _Guard(workspace, os.path.join(os.path.realpath(project), ""), allowed)
+    sys.addaudithook(guard)
+
+
+def _caches() -> list[Path]:
+    names = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR", "TMPDIR")
+    found = [Path(os.environ[name]) for name in names if os.environ.get(name)]
+    try:
+        found += [Path.home() / ".cache", Path.home() / ".config" / "matplotlib"]
+    except RuntimeError:
+        pass  # no home folder, no caches in it
+    return found
+
+
+class _Guard:
+    def __init__(self, workspace: Path, project: str, allowed: tuple[str, ...]) -> None:
+        self.workspace = Path(os.path.realpath(workspace))
+        self.inside = os.path.join(str(self.workspace), "")
+        self.project = project
+        self.allowed = allowed
+        self.busy = False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.busy:
+            return
+        if event == "open":
+            path, mode, flags = arguments
+            writes = isinstance(mode, str) and any(c in mode for c in "wax+")
+            if writes or (isinstance(flags, int) and flags & _WRITING):
+                self._change(path, follow=True)
+        elif event in _CHANGES:
+            for position in _CHANGES[event]:
+                self._change(arguments[position], follow=event not in _OF_THE_LINK)
+
+    def _change(self, path: Any, follow: bool) -> None:
+        if isinstance(path, int) or path is None:
+            return  # an open file: it was checked when it was opened
+        self.busy = True
+        try:
+            self._check(os.path.abspath(os.fsdecode(path)), follow)
+        finally:
+            self.busy = False
+
+    def _check(self, path: str, follow: bool) -> None:
+        # The last part may be a link; the folder that it is in decides whose it is.
+        here = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        own = self._in_workspace(path)
+        if own is not None:
+            # What a name of the workspace leads to may be the user's.
+            target = own if follow else own.parent
+            if target != self.workspace:
+                own_copy(target, self.workspace)
+            return
+        real = os.path.realpath(here) if follow else here
+        if real.startswith(self.inside):
+            return
+        if real.startswith(self.allowed) and not real.startswith(self.project):
+            return
+        raise PermissionError(
+            f"flordb: a replay may not change {path}: it is outside the replay's workspace"
+        )
+
+    def _in_workspace(self, path: str) -> Path | None:
+        """The path below the workspace that ``path`` names, links not followed."""
+        folder, name = os.path.split(path)
+        for text in (path, os.path.join(_real_prefix(folder, self.inside), name)):
+            if text.startswith(self.inside):
+                return Path(text)
+        return None
+
+
+def _real_prefix(folder: str, inside: str) -> str:
+    """``folder`` with the workspace's own location resolved, but nothing below it."""
+    head, tail = folder, ""
+    while head != os.path.dirname(head):
+        real = os.path.realpath(head)
+        if os.path.join(real, "") == inside:
+            return os.path.join(real, tail)
+        head, part = os.path.split(head)
+        tail = os.path.join(part, tail) if tail else part
+    return folder

@@ -1,0 +1,336 @@
+"""A run that is being replayed: the session behind `flor.log` and the others in a worker.
+
+It answers `flor.arg` from the record, skips the loops whose effects a snapshot holds, runs the
+others, keeps the wanted values, and compares everything else that is logged with the record.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from flordb.errors import ReplayError, SnapshotError
+from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
+from flordb.record.frames import left_by_code
+from flordb.record.iterables import is_repeatable
+from flordb.record.restore import restore
+from flordb.record.values import Deferred, Repr, freeze
+from flordb.replay.recorded import Recorded
+from flordb.replay.task import Job
+from flordb.store.objects import ObjectStore
+from flordb.store.runfile import decode_value, encode_value
+from flordb.store.snapshots import SnapshotStore
+
+T = TypeVar("T")
+Write = Callable[[dict[str, Any]], None]
+
+_MOST_ANOMALIES = 100
+
+
+class Replayer:
+    """The session of a replay.
+
+    Parameters: ``job``; ``record``, the run as it was; ``write``, takes the lines of the replay
+    file; ``leave``, ends the process when nothing that is wanted is left to run.
+    """
+
+    def __init__(
+        self, job: Job, record: Recorded, write: Write, leave: Callable[[], NoReturn]
+    ) -> None:
+        self.job = job
+        self.steps = job.steps
+        self.record = record
+        self.anomalies = 0
+        self.counts = dict.fromkeys(job.names, 0)
+        self._write = write
+        self._leave = leave
+        self._context = root()
+        self._top: Context | None = None
+        self._collecting = True
+        self._executing_all = False
+        self._checkpoint: dict[str, Any] = {}
+        self._contexts = 0
+        self._occurrences: dict[tuple[str, str], int] = {}
+        self._args: dict[str, int] = {}
+        self._snapshots = SnapshotStore(_path(job.snapshots))
+        self._objects = ObjectStore(_path(job.objects))
+        self._boundaries = self._snapshots.boundaries()
+        self._started = False
+
+    def _start(self) -> None:
+        """At the script's first call, as in the record: the generators of random numbers."""
+        if not self._started:
+            self._started = True
+            if START in self._boundaries:
+                restore(self._snapshots.load(START), self._objects, None, {})
+
+    # What scripts call.
+
+    def log(self, name: str, value: T) -> T:
+        self._start()
+        path = self._context.path
+        key = (path, str(name))
+        occurrence = self._occurrences.get(key, 0)
+        self._occurrences[key] = occurrence + 1
+        fields = _encode(value)
+        if name in self.counts:
+            if self._collecting:
+                self._write({"k": "log", "c": self._number(self._context), "n": name, **fields})
+                self.counts[name] += 1
+        else:
+            self._compare(key, occurrence, fields)
+        return value
+
+    def arg(self, name: str, default: T) -> T:
+        self._start()
+        known = self.record.args.get(name)
+        if not known:
+            return default
+        occurrence = self._args.get(name, 0)
+        self._args[name] = occurrence + 1
+        value = known[min(occurrence, len(known) - 1)]
+        if type(default) is tuple and isinstance(value, list):
+            return tuple(value)  # type: ignore[return-value]
+        return value  # type: ignore[no-any-return]
+
+    def loop(self, name: str, iterable: Iterable[T]) -> Iterator[T]:
+        return self._loop(str(name), iterable, sys._getframe(2))
+
+    @contextmanager
+    def iteration(self, name: str, index: int | None, value: Any) -> Iterator[None]:
+        self._start()
+        outer = self._context
+        number = outer.enter(name) if index is None else index
+        self._context = Context(outer, name, number, value, 0)
+        try:
+            yield
+        finally:
+            self._context = outer
+
+    @contextmanager
+    def checkpointing(self, objects: Mapping[str, Any]) -> Iterator[None]:
+        outer = self._checkpoint
+        self._checkpoint = {**outer, **objects}
+        try:
+            yield
+        finally:
+            self._checkpoint = outer
+
+    def commit(self) -> None:
+        # What follows belongs to another run.
+        self._leave()
+
+    # Loops.
+
+    def _loop(self, name: str, iterable: Iterable[T], frame: FrameType) -> Iterator[T]:
+        self._start()
+        outer = self._context
+        if outer.parent is None:
+            yield from self._top_loop(name, iterable, frame, outer)
+        elif outer is self._top and not self._runs(name):
+            yield from self._nested_loop(name, iterable, frame, outer)
+        else:
+            yield from self._inner_loop(name, iterable, outer)
+
+    def _runs(self, nested: str) -> bool:
+        return self.steps.from_start or (self._collecting and nested in self.steps.run_nested)
+
+    def _inner_loop(self, name: str, iterable: Iterable[T], outer: Context) -> Iterator[T]:
+        entry = outer.enter(name)
+        try:
+            for index, value in enumerate(iterable):
+                self._context = Context(outer, name, index, value, entry)
+                yield value
+        finally:
+            self._context = outer
+
+    def _nested_loop(
+        self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
+    ) -> Iterator[T]:
+        """Skip a nested loop by its snapshot; run it where there is none."""
+        entry = (outer.entries or {}).get(name, 0)
+        boundary = exit_of(outer.path, name, entry)
+        if boundary not in self._boundaries:
+            yield from self._inner_loop(name, iterable, outer)
+            return
+        outer.enter(name)
+        self._restore(boundary, frame)
+
+    def _top_loop(
+        self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
+    ) -> Iterator[T]:
+        entry = outer.enter(name)
+        if name == self.steps.loop:
+            yield from self._iterate(name, entry, iterable, frame, outer)
+        elif name in self.steps.before:
+            boundary = exit_of("", name, entry)
+            if boundary not in self._boundaries:
+                raise ReplayError(f"there is no snapshot at the end of the loop {name!r}")
+            self._restore(boundary, frame)
+        else:
+            self._leave()
+
+    def _iterate(
+        self, name: str, entry: int, iterable: Iterable[T], frame: FrameType, outer: Context
+    ) -> Iterator[T]:
+        enter = enter_of("", name, entry)
+        if enter in self._boundaries:
+            # Also sets the generators before iter(), from which a DataLoader draws its order. What
+            # the snapshot misses is as the set-up has just made it.
+            self._restore(enter, frame, check=False)
+        elif not self.job.exact_or_nothing:
+            raise ReplayError(f"there is no snapshot at the beginning of the loop {name!r}")
+        items = enumerate(iterable)
+        may_skip = is_repeatable(iterable) and not self.steps.from_start
+        position = 0
+        finished = False
+        try:
+            for index in self._wanted(name):
+                start = self._resume_at(name, entry, index, position) if may_skip else position
+                if start > position or (start == index and self._has_end(name, entry, index - 1)):
+                    for _ in range(start - position):
+                        next(items)
+                    if start > 0 and may_skip:
+                        self._restore(end_of(_iteration_path(name, entry, start - 1)), frame)
+                for number, value in items:
+                    self._collecting = number == index
+                    context = self._context = Context(outer, name, number, value, entry)
+                    self._top = context
+                    yield value
+                    self._context = context
+                    if number == index:
+                        break
+                position = index + 1
+            finished = True
+        finally:
+            self._context, self._top, self._collecting = outer, None, True
+            if not self.steps.go_on and (finished or left_by_code(frame)):
+                self._leave()
+        boundary = exit_of("", name, entry)
+        if finished and boundary in self._boundaries and not self.steps.from_start:
+            self._restore(boundary, frame)
+        elif finished:
+            for _ in items:  # a loop that ends by itself is at the end of its items
+                raise ReplayError(
+                    f"the loop {name!r} would go on after its last recorded iteration"
+                )
+
+    def _wanted(self, name: str) -> list[int]:
+        loop = self.record.loops.get(name)
+        completed = sorted(loop.iterations) if loop is not None else []
+        if loop is not None and loop.ended and name in self.record.loops:
+            # The iteration that a `break` ended is complete as far as the run went.
+            completed = sorted({*completed, *_left(self.record, name)})
+        if self.steps.iterations is None:
+            return completed
+        return [index for index in completed if index in self.steps.iterations]
+
+    def _has_end(self, name: str, entry: int, index: int) -> bool:
+        return end_of(_iteration_path(name, entry, index)) in self._boundaries
+
+    def _resume_at(self, name: str, entry: int, index: int, position: int) -> int:
+        """The latest iteration, at most ``index``, from which the replay can go on."""
+        for start in range(index, position, -1):
+            if self._has_end(name, entry, start - 1):
+                return start
+        return position
+
+    def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
+        try:
+            failed = restore(self._snapshots.load(boundary), self._objects, frame, self._checkpoint)
+        except SnapshotError as error:
+            raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+        blocking = blocking_names(failed, self.job.needed) if check else ()
+        if blocking:
+            first = blocking[0]
+            raise ReplayError(
+                f"the snapshot at {boundary} does not hold `{first}`, on which the statement "
+                f"depends: {failed[first]}"
+            )
+
+    # Values.
+
+    def _number(self, context: Context) -> int:
+        if context.number is None:
+            assert context.parent is not None
+            parent = self._number(context.parent)
+            self._contexts += 1
+            context.number = self._contexts
+            line: dict[str, Any] = {"k": "ctx", "c": context.number, "p": parent}
+            line |= {"l": context.loop, "i": context.index}
+            if context.value is not None:
+                line |= encode_value(context.value)
+            if context.entry:
+                line["e"] = context.entry
+            self._write(line)
+        return context.number
+
+    def _compare(self, key: tuple[str, str], occurrence: int, fields: dict[str, Any]) -> None:
+        known = self.record.values.get(key, [])
+        if occurrence >= len(known):
+            return
+        replayed = decode_value(fields)
+        if not same(known[occurrence], replayed):
+            self.anomalies += 1
+            if self.anomalies <= _MOST_ANOMALIES:
+                line = {"k": "anomaly", "c": self._number(self._context), "n": key[1]}
+                line |= {"o": occurrence, "at": key[0]}
+                line["recorded"] = encode_value(known[occurrence])["v"]
+                line["replayed"] = fields["v"]
+                self._write(line)
+
+
+def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[str]:
+    """Which of the paths that a snapshot misses matter to a statement that needs these names."""
+    names = frozenset(needed)
+    found = []
+    for path in sorted(missing):
+        base, _, attributes = path.partition("[")[0].partition(".")
+        token = f".{attributes.rpartition('.')[2]}" if attributes else base
+        if token in names:
+            found.append(path)
+    return found
+
+
+def same(recorded: Any, replayed: Any) -> bool:
+    """Equal as values of a log: NaN equals NaN, and types of numbers do not matter."""
+    if isinstance(recorded, float) and isinstance(replayed, float):
+        return recorded == replayed or (math.isnan(recorded) and math.isnan(replayed))
+    if isinstance(recorded, list) and isinstance(replayed, list):
+        pairs = zip(recorded, replayed, strict=False)
+        return len(recorded) == len(replayed) and all(same(a, b) for a, b in pairs)
+    return bool(recorded == replayed)
+
+
+def _encode(value: Any) -> dict[str, Any]:
+    frozen = freeze(value)
+    if isinstance(frozen, Deferred):
+        frozen = frozen.tensor.item()
+    if isinstance(frozen, Repr):
+        return {"v": str(frozen), "y": "repr"}
+    return encode_value(frozen)
+
+
+def _left(record: Recorded, name: str) -> set[int]:
+    """Indexes of iterations of which the record has values, completed or not."""
+    found = set()
+    for path, _ in record.values:
+        loop, _, index = path.partition("/")[0].partition("=")
+        if loop == name and index.isdigit():
+            found.add(int(index))
+    return found
+
+
+def _iteration_path(name: str, entry: int, index: int) -> str:
+    loop = f"{name}#{entry}" if entry else name
+    return f"{loop}={index}"
+
+
+def _path(text: str) -> Any:
+    from pathlib import Path
+
+    return Path(text)

@@ -1,0 +1,74 @@
+"""What one replay is told to do, as data: the planner writes it, a worker carries it out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCANS = ("prefix", "suffix", "validation", "range")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which parts of the script a replay executes.
+
+    ``before``: top-level loops that are skipped, their state loaded from the snapshot at their
+    exit. ``loop``: the top-level loop that is iterated, if any; ``iterations``: its indexes whose
+    values are wanted (None: all that the run completed). ``run_nested``: loops nested in it that
+    are executed; the others are skipped where they have a snapshot. ``go_on``: whether the
+    script goes on after that loop. ``from_start``: every iteration from the first is executed,
+    because a snapshot could not give all that the statement depends on.
+    """
+
+    scan: str
+    before: tuple[str, ...] = ()
+    loop: str | None = None
+    iterations: tuple[int, ...] | None = None
+    run_nested: tuple[str, ...] = ()
+    go_on: bool = False
+    from_start: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A replay of one run in a worker.
+
+    Paths are absolute; ``script`` and ``cwd`` are relative to ``workspace``, which holds the
+    patched version. ``observed``: the inserted statements' lines by file, (first, last).
+    ``needed``: the names that the statement depends on. ``exact_or_nothing``: without
+    snapshots, a value that differs from the record makes the replay void.
+    """
+
+    run_file: str
+    workspace: str
+    project: str
+    script: str
+    cwd: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    names: tuple[str, ...]
+    steps: Steps
+    needed: tuple[str, ...]
+    observed: dict[str, list[tuple[int, int]]]
+    snapshots: str
+    objects: str
+    out: str
+    header: dict[str, Any] = field(default_factory=dict)
+    exact_or_nothing: bool = False
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    @staticmethod
+    def load(path: Path) -> Job:
+        fields = json.loads(path.read_text())
+        steps = fields.pop("steps")
+        for name in ("before", "run_nested"):
+            steps[name] = tuple(steps[name])
+        if steps["iterations"] is not None:
+            steps["iterations"] = tuple(steps["iterations"])
+        for name in ("argv", "names", "needed"):
+            fields[name] = tuple(fields[name])
+        return Job(steps=Steps(**steps), **fields)

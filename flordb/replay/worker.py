@@ -1,0 +1,97 @@
+"""What a worker does with one job: becomes the old script's process, as far as the script can tell,
+and writes what it logs to the replay file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flordb import kwargs, session
+from flordb.errors import ReplayError
+from flordb.replay.guard import protect
+from flordb.replay.observe import PatchedFinder, run_script
+from flordb.replay.recorded import recorded
+from flordb.replay.replayer import Replayer
+from flordb.replay.task import Job
+from flordb.store.runfile import dump_line, read_run
+
+
+def work(job_file: Path) -> NoReturn:
+    """Carry out a job and end the process: 0 when it ran to where it should, 1 otherwise."""
+    job = Job.load(job_file)
+    out = open(job.out, "a", encoding="utf-8")  # noqa: SIM115 (closed by the end of the process)
+    began = time.perf_counter()
+
+    def write(line: dict[str, Any]) -> None:
+        out.write(dump_line(line))
+
+    def leave() -> NoReturn:
+        finish(None)
+
+    def finish(error: str | None) -> NoReturn:
+        seconds = round(time.perf_counter() - began, 6)
+        write({"k": "done", "s": seconds, "error": error, "anomalies": replayer.anomalies})
+        for stream in (out, sys.stdout, sys.stderr):
+            stream.flush()
+        # The script's own exit handlers and finally blocks belong to the run, not to its replay.
+        os._exit(1 if error else 0)
+
+    record = recorded(read_run(Path(job.run_file)))
+    replayer = Replayer(job, record, write, leave)
+    _become(job)
+    session.replace(replayer)
+    path = os.path.join(job.workspace, job.script)
+    try:
+        text = Path(path).read_text()
+        run_script(text, path, job.observed.get(job.script, ()))
+    except SystemExit as error:
+        finish(None if error.code in (None, 0) else f"SystemExit: {error.code}")
+    except BaseException as error:
+        traceback.print_exc()
+        finish(_describe(error, job.workspace))
+    finish(None)
+
+
+def _become(job: Job) -> None:
+    """argv, environment, working folder, import path: as they were for the run."""
+    workspace = Path(job.workspace)
+    os.environ.update(job.env)
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    os.chdir(workspace / job.cwd if (workspace / job.cwd).is_dir() else workspace)
+    sys.argv[:] = job.argv or [job.script]
+    kwargs.given.clear()
+    kwargs.original_argv.clear()
+    kwargs.take_from_argv()
+    script_folder = str((workspace / job.script).parent)
+    sys.path[:] = [script_folder, *(p for p in sys.path if p not in ("", os.getcwd()))]
+    ranges = {
+        os.path.realpath(workspace / name): lines
+        for name, lines in job.observed.items()
+        if name != job.script
+    }
+    sys.meta_path.insert(0, PatchedFinder(ranges))
+    protect(workspace, Path(job.project), (Path(job.out).parent,))
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    from flordb.record.passive import Passive
+
+    session.replace(Passive())
+
+
+def _describe(error: BaseException, workspace: str) -> str:
+    """An exception with the place in the user's code where it came from."""
+    if isinstance(error, ReplayError):
+        return str(error)
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.startswith(workspace):
+            place = f" at {os.path.relpath(frame.filename, workspace)}:{frame.lineno}"
+    return f"{type(error).__name__}{place}: {error}"
