@@ -8,10 +8,10 @@ are not seen here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,9 @@ def protect(workspace: Path, project: Path, writable: tuple[Path, ...]) -> None:
     Parameters: ``project``, the user's root folder; ``writable``, further folders that may be
     written to. Cannot be undone, so it is for workers only.
     """
+    fixed = (Path(tempfile.gettempdir()), Path("/dev"), Path("/proc"))
     allowed = tuple(
-        os.path.join(os.path.realpath(folder), "")
-        for folder in (tempfile.gettempdir(), "/dev", "/proc", *writable, *_caches())
+        os.path.join(os.path.realpath(folder), "") for folder in (*fixed, *writable, *_caches())
     )
     guard = _Guard(workspace, os.path.join(os.path.realpath(project), ""), allowed)
     sys.addaudithook(guard)
@@ -55,10 +55,8 @@ def protect(workspace: Path, project: Path, writable: tuple[Path, ...]) -> None:
 def _caches() -> list[Path]:
     names = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR", "TMPDIR")
     found = [Path(os.environ[name]) for name in names if os.environ.get(name)]
-    try:
+    with contextlib.suppress(RuntimeError):  # no home folder, no caches in it
         found += [Path.home() / ".cache", Path.home() / ".config" / "matplotlib"]
-    except RuntimeError:
-        pass  # no home folder, no caches in it
     return found
 
 

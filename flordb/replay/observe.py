@@ -1,5 +1,5 @@
-"""Hindsight statements only look: the random numbers that they draw are put back, so that the replay
-goes on exactly as the run did.
+"""Hindsight statements only look: the random numbers that they draw are put back, so that the
+replay goes on exactly as the run did.
 
 The patched files are compiled with each inserted statement inside ``with observing():``; the text
 on disk stays as the plan shows it.

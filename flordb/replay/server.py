@@ -11,6 +11,7 @@ path, "log": path}``, ``{"kill": id}``; answers ``{"ready": seconds}`` and ``{"e
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -108,11 +109,10 @@ def _reap(children: dict[int, int], answers: Any) -> None:
 
 
 def _kill(pid: int) -> None:
-    for target in (lambda: os.killpg(pid, signal.SIGKILL), lambda: os.kill(pid, signal.SIGKILL)):
-        try:
-            target()
-        except ProcessLookupError:
-            continue
+    """Kill a worker and what it has started; it may not have made its process group yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Workspaces: a folder with a version's files, in which everything that git does not track appears by
-link. It lies outside the project, is made for one replay and removed after it.
+"""Workspaces: a folder with a version's files, in which everything that git does not track appears
+by link. It lies outside the project, is made for one replay and removed after it.
 """
 
 from __future__ import annotations
@@ -7,8 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from flordb.store import history
@@ -29,9 +28,8 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / "flordb"
 
 
-@contextmanager
-def workspace(project: Project, commit: str, patched: Mapping[str, str]) -> Iterator[Path]:
-    """A folder named like the project's root with a version's files, patched, and links.
+def create(project: Project, commit: str, patched: Mapping[str, str]) -> Path:
+    """A new folder, named like the project's root, with a version's files, patched, and links.
 
     Parameters: ``patched``, the texts that replace the version's or are new, by path. Raises
     GitError and OSError.
@@ -49,9 +47,15 @@ def workspace(project: Project, commit: str, patched: Mapping[str, str]) -> Iter
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         _link_untracked(project, folder)
-        yield folder
-    finally:
+    except BaseException:
         shutil.rmtree(outer, ignore_errors=True)
+        raise
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Remove a workspace. Links in it are removed, not what they lead to."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def _link_untracked(project: Project, folder: Path) -> None:

@@ -1,0 +1,360 @@
+"""From wanted values to a plan: which runs are replayed how, at what price, which are refused and
+why. Planning reads files and git and changes nothing; what it shows is what is carried out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flordb.analysis.program import Program
+from flordb.analysis.statements import LogStatement, statements_of
+from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
+from flordb.replay.cost import RESTORE_SECONDS, chunks, executed, makespan, seconds_of
+from flordb.replay.depth import steps_for
+from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
+from flordb.replay.recorded import Recorded, recorded
+from flordb.replay.task import Steps
+from flordb.settings import Settings
+from flordb.store import history
+from flordb.store.project import Project
+from flordb.store.runfile import RunFile, read_run
+from flordb.store.snapshots import SnapshotStore
+
+
+@dataclass(frozen=True)
+class Want:
+    """Values that a query lacks, of one run.
+
+    ``file``: the run file's name; ``iterations``: the indexes of the top-level loop that are
+    wanted, None for all.
+    """
+
+    run_id: int
+    projid: str
+    tstamp: datetime
+    filename: str
+    file: str
+    version: str | None
+    names: tuple[str, ...]
+    iterations: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One replay. ``seconds``: its estimate; ``notes``: how and why, for the user."""
+
+    want: Want
+    names: tuple[str, ...]
+    scan: str
+    iterations: tuple[int, ...] | None
+    seconds: float
+    notes: tuple[str, ...]
+    steps: Steps = field(repr=False)
+    needed: frozenset[str] = field(repr=False)
+    patch: Patch = field(repr=False)
+    digests: Mapping[str, str] = field(repr=False)
+    exact_or_nothing: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Values that cannot be had, and the reason for the user."""
+
+    want: Want
+    names: tuple[str, ...]
+    reason: str
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. ``seconds``: until all of it is done, by ``workers`` at a time."""
+
+    tasks: tuple[Task, ...]
+    refusals: tuple[Refused, ...]
+    seconds: float
+    workers: int
+    imports: tuple[str, ...] = ()
+    start_seconds: float = 0.0
+
+
+def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
+    """Decide how to get the wanted values. Has no side effects."""
+    workers = settings.workers or os.cpu_count() or 1
+    planner = _Planner(project)
+    tasks: list[Task] = []
+    refusals: list[Refused] = []
+    for want in wants:
+        done, refused = planner.plan(want)
+        tasks.extend(done)
+        refusals.extend(refused)
+    if len(tasks) < workers:
+        tasks = [part for task in tasks for part in planner.split(task, workers // len(tasks))]
+    tasks.sort(key=lambda task: -task.seconds)
+    start = max(planner.starts.values(), default=0.0)
+    seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
+    imports = tuple(sorted(planner.imports))
+    return Plan(tuple(tasks), tuple(refusals), seconds, workers, imports, start)
+
+
+class _Planner:
+    """Plans runs one by one; what they share (sources, patches) is worked out once."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.starts: dict[str, float] = {}
+        self.imports: set[str] = set()
+        self._newest: dict[str, str] | None = None
+        self._statements: dict[str, tuple[LogStatement, ...]] = {}
+        self._old: dict[str, dict[str, str]] = {}
+        self._patches: dict[tuple[str, str, tuple[str, ...]], tuple[Patch | Refusal, ...]] = {}
+        self._records: dict[str, Recorded] = {}
+
+    def plan(self, want: Want) -> tuple[list[Task], list[Refused]]:
+        digests = {s.name: s.digest for s in self.statements(want.filename) if s.name in want.names}
+        try:
+            return self._plan(want, digests)
+        except (FlorError, OSError) as error:
+            return [], [Refused(want, want.names, str(error), digests)]
+
+    def _plan(self, want: Want, digests: Mapping[str, str]) -> tuple[list[Task], list[Refused]]:
+        record = self.record(want)
+        if record.version is None:
+            raise ReplayError(f"the run has no version: {record.version_why or 'none recorded'}")
+        refused: list[Refused] = []
+        placed: dict[str, Patch] = {}
+        for name in want.names:
+            patch = self._patch(want, record.version, name)
+            if isinstance(patch, Refusal):
+                refused.append(Refused(want, (name,), patch.reason, digests))
+            else:
+                placed[name] = patch
+        tasks = []
+        for names, steps, needed, patch in self._group(want, record, placed, refused, digests):
+            tasks.append(self._task(want, record, names, steps, needed, patch, digests))
+        return tasks, refused
+
+    def _patch(self, want: Want, version: str, name: str) -> Patch | Refusal:
+        found = [s for s in self.statements(want.filename) if s.name == name]
+        if not found:
+            return Refusal(
+                f"no statement that {want.filename} reaches logs {name!r} in the working tree"
+            )
+        sites = tuple(Site(s.file, s.lineno) for s in found)
+        old = self.old(version)
+        if want.filename not in old:
+            raise ReplayError(f"the version {version[:10]} has no {want.filename}")
+        self.imports |= third_party(Program(old, want.filename), old)
+        key = (version, want.filename, (name,))
+        if key not in self._patches:
+            self._patches[key] = propagate_all(
+                _modules(old, want.filename), _modules(self.newest(), want.filename), sites
+            )
+        patches = self._patches[key]
+        placed = [patch for patch in patches if isinstance(patch, Patch)]
+        if not placed:
+            return next(patch for patch in patches if isinstance(patch, Refusal))
+        return placed[0] if len(placed) == 1 else merge(old, placed)
+
+    def _group(
+        self,
+        want: Want,
+        record: Recorded,
+        placed: Mapping[str, Patch],
+        refused: list[Refused],
+        digests: Mapping[str, str],
+    ) -> list[tuple[tuple[str, ...], Steps, frozenset[str], Patch]]:
+        """Statements that need the same steps share a replay."""
+        old = self.old(record.version or "")
+        missing = self.missing(want)
+        groups: dict[Steps, list[tuple[str, frozenset[str]]]] = {}
+        for name, patch in placed.items():
+            program = Program({**old, **patch.files}, want.filename)
+            if program.broken:
+                reason = "; ".join(program.broken.values())
+                refused.append(Refused(want, (name,), reason, digests))
+                continue
+            try:
+                insertions = patch.insertions
+                steps, needed = steps_for(program, insertions, record, want.iterations, missing)
+            except ReplayError as error:
+                refused.append(Refused(want, (name,), str(error), digests))
+                continue
+            groups.setdefault(steps, []).append((name, needed))
+        found = []
+        for steps, members in groups.items():
+            names = tuple(name for name, _ in members)
+            needed = frozenset[str]().union(*(n for _, n in members))
+            patch = placed[names[0]]
+            if len(names) > 1:
+                patch = merge(old, [placed[name] for name in names])
+            found.append((names, steps, needed, patch))
+        return found
+
+    def _task(
+        self,
+        want: Want,
+        record: Recorded,
+        names: tuple[str, ...],
+        steps: Steps,
+        needed: frozenset[str],
+        patch: Patch,
+        digests: Mapping[str, str],
+    ) -> Task:
+        self.starts[want.file] = record.start
+        want = replace(want, version=record.version)
+        boundaries = self.snapshots(want).boundaries()
+        alone = steps.loop is not None and not boundaries
+        if alone:
+            # Nothing to restore: the whole run again, believed only where it equals the record.
+            steps = replace(steps, from_start=True)
+        seconds = seconds_of(steps, record, boundaries, RESTORE_SECONDS)
+        notes = (*patch.notes, *_notes(steps, record, boundaries))
+        iterations = steps.iterations
+        return Task(
+            *(want, names, steps.scan, iterations, seconds, notes, steps, needed, patch, digests),
+            exact_or_nothing=alone,
+        )
+
+    def split(self, task: Task, parts: int) -> list[Task]:
+        """A task in ranges of iterations that can run side by side, where that helps."""
+        steps = task.steps
+        if parts < 2 or steps.loop is None or steps.from_start or steps.go_on:
+            return [task]
+        record = self.record(task.want)
+        boundaries = self.snapshots(task.want).boundaries()
+        known = sorted(record.loops[steps.loop].iterations)
+        wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
+        found = []
+        for part in chunks(wanted, parts):
+            own = replace(steps, iterations=part)
+            seconds = seconds_of(own, record, boundaries, RESTORE_SECONDS)
+            found.append(replace(task, steps=own, iterations=part, seconds=seconds))
+        longest = max((part.seconds for part in found), default=0.0)
+        return found if found and longest < 0.75 * task.seconds else [task]
+
+    def statements(self, script: str) -> tuple[LogStatement, ...]:
+        if script not in self._statements:
+            self._statements[script] = statements_of(self.newest(), script)
+        return self._statements[script]
+
+    def newest(self) -> dict[str, str]:
+        if self._newest is None:
+            try:
+                self._newest = history.working_sources(self.project.root)
+            except GitError:
+                self._newest = {}
+        return self._newest
+
+    def old(self, version: str) -> dict[str, str]:
+        if version not in self._old:
+            self._old[version] = history.read_sources(self.project.root, version)
+        return self._old[version]
+
+    def record(self, want: Want) -> Recorded:
+        if want.file not in self._records:
+            self._records[want.file] = recorded(self.run_file(want))
+        return self._records[want.file]
+
+    def run_file(self, want: Want) -> RunFile:
+        path = self.project.runs / want.file
+        try:
+            return read_run(path)
+        except OSError as error:
+            raise RunFileError(f"the run file {path} cannot be read: {error}") from error
+
+    def snapshots(self, want: Want) -> SnapshotStore:
+        return snapshots_of(self.project, want.file)
+
+    def missing(self, want: Want) -> Callable[[str], Mapping[str, str] | None]:
+        store = self.snapshots(want)
+
+        def missing(boundary: str) -> Mapping[str, str] | None:
+            try:
+                return store.load(boundary).missing
+            except SnapshotError:
+                return None
+
+        return missing
+
+
+def snapshots_of(project: Project, run_file: str) -> SnapshotStore:
+    """The snapshots of the run with this run file."""
+    return SnapshotStore(project.snapshots / run_file.partition(".jsonl")[0])
+
+
+def _modules(sources: Mapping[str, str], script: str) -> dict[str, str]:
+    """The texts of the modules that a script imports from the project, and its own."""
+    program = Program(sources, script)
+    return {path: sources[path] for path in (*program.modules, *program.broken)}
+
+
+def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
+    """The modules that a program imports and that are not the project's own."""
+    import ast
+
+    found: set[str] = set()
+    for module in program.modules.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    own = {Path(path).stem for path in sources} | {Path(path).parts[0] for path in sources}
+    return {name for name in found if name.partition(".")[0] not in (*own, "__future__")}
+
+
+def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, ...]:
+    if steps.loop is None:
+        return ()
+    loop = record.loops[steps.loop]
+    run = executed(steps, loop, boundaries)
+    notes = [f"{len(run)} of {len(loop.iterations)} iterations of {steps.loop!r}"]
+    if steps.run_nested:
+        notes.append(f"runs the nested loop {', '.join(steps.run_nested)}")
+    if steps.from_start:
+        notes.append("from the first iteration on: no snapshot gives all that it reads")
+    return tuple(notes)
+
+
+def observed_lines(insertions: Sequence[Insertion]) -> dict[str, list[tuple[int, int]]]:
+    """The line ranges of inserted statements by file."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for insertion in insertions:
+        if insertion.kind == "statement":
+            found.setdefault(insertion.file, []).append((insertion.first, insertion.last))
+    return found
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """A plan as plain data, for ``flordb plan --json``."""
+    return {
+        "seconds": round(plan.seconds, 3),
+        "workers": plan.workers,
+        "tasks": [
+            {
+                "tstamp": task.want.tstamp.isoformat(),
+                "filename": task.want.filename,
+                "names": list(task.names),
+                "scan": task.scan,
+                "iterations": list(task.iterations) if task.iterations is not None else None,
+                "seconds": round(task.seconds, 3),
+                "notes": list(task.notes),
+            }
+            for task in plan.tasks
+        ],
+        "refusals": [
+            {
+                "tstamp": refused.want.tstamp.isoformat(),
+                "filename": refused.want.filename,
+                "names": list(refused.names),
+                "reason": refused.reason,
+            }
+            for refused in plan.refusals
+        ],
+    }
