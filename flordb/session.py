@@ -6,6 +6,7 @@ the first call.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
@@ -32,16 +33,18 @@ class Session(Protocol):
 
 
 _current: Session | None = None
+_lock = threading.RLock()
 
 
 def current() -> Session:
     """The session of this process; the first call begins to record."""
     global _current
-    if _current is None:
-        from flordb.record.begin import begin
+    with _lock:
+        if _current is None:
+            from flordb.record.begin import begin
 
-        _current = begin()
-    return _current
+            _current = begin()
+        return _current
 
 
 def replace(session: Session | None) -> None:

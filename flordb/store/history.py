@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +103,8 @@ def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> 
     root = project.root
     head = _line_or_none(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     branch = _line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD") or "detached"
-    with tempfile.TemporaryDirectory(dir=project.temporary) as folder:
-        index = Path(folder) / "index"
+    with _scratch(project) as folder:
+        index = folder / "index"
         users = root / _line(root, "rev-parse", "--git-path", "index")
         if users.exists():
             # git trusts the index's cached file times relative to the index file's own time.
@@ -115,11 +116,26 @@ def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> 
             listing = b"\0".join(small) + b"\0"
             git(root, "update-index", "--add", "-z", "--stdin", text=listing, env=env)
         tree = _line(root, "write-tree", env=env)
-    date = _line(root, "show", "--no-patch", "--format=%ct +0000", head) if head else "0 +0000"
+    date = _line(root, "show", "--no-patch", "--format=@%ct +0000", head) if head else "@0 +0000"
     parents = ("-p", head) if head else ()
     commit = _commit(root, tree, parents, "flordb: the code of a run", date=date)
     git(root, "update-ref", _KEEP + run_file, commit)
     return Version(commit, branch, skipped)
+
+
+@contextmanager
+def _scratch(project: Project) -> Iterator[Path]:
+    """A folder for an index file of our own.
+
+    Not a TemporaryDirectory: those are removed when the interpreter begins to exit, while the
+    thread that writes the version of a short script is still at work in it.
+    """
+    project.temporary.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=project.temporary))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _untracked(
@@ -192,8 +208,8 @@ def _commit_files(
     for name, data in files.items():
         blob = git(root, "hash-object", "-w", "--stdin", text=data).decode().strip()
         lines.append(f"100644 {blob}\t{STORE}/runs/{name}\n")
-    with tempfile.TemporaryDirectory(dir=project.temporary) as folder:
-        env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+    with _scratch(project) as folder:
+        env = {"GIT_INDEX_FILE": str(folder / "index")}
         git(root, "read-tree", base, env=env)
         git(root, "update-index", "--add", "--index-info", text="".join(lines), env=env)
         tree = _line(root, "write-tree", env=env)
@@ -314,8 +330,8 @@ def working_sources(root: Path) -> dict[str, str]:
 
 def checkout(project: Project, commit: str, folder: Path) -> None:
     """Put the files of a version into an empty folder. Raises GitError."""
-    with tempfile.TemporaryDirectory(dir=project.temporary) as temporary:
-        env = {"GIT_INDEX_FILE": str(Path(temporary) / "index"), "GIT_WORK_TREE": str(folder)}
+    with _scratch(project) as temporary:
+        env = {"GIT_INDEX_FILE": str(temporary / "index"), "GIT_WORK_TREE": str(folder)}
         env["GIT_DIR"] = _line(project.root, "rev-parse", "--absolute-git-dir")
         git(project.root, "read-tree", commit, env=env)
         git(folder, "checkout-index", "--all", "--quiet", env=env)
