@@ -3,9 +3,10 @@
 -- DuckDB wants the columns of a table macro when it binds it, and admits no subquery there. So what
 -- must be known about the names (types, nests, labels) stands in the constant flor_catalog(), which
 -- every sync that finds something new defines again, and the macros below make the text of a query
--- from it. `list_transform([x], lambda y: ...)[1]` is SQL's "let y = x": a macro's argument is
--- copied to each place that uses it. `y['field']` instead of `y.field`, because the binder of
--- table functions takes the latter for a column of a table.
+-- from it, in the steps at the end of this file. Each step is a list_transform over the list that
+-- the step before it made: binding takes twice as long with each lambda inside another, and a macro's
+-- argument is copied to each place that uses it. `y['field']` stands for `y.field`, which the binder
+-- of table functions takes for a column of a table.
 --
 -- The text: for each (name, nest) one scan; names of the same nest are joined on context and
 -- occurrence (p<nest>); from the deepest nest up, a nest's rows are joined with those of the nests
@@ -28,21 +29,6 @@ CREATE OR REPLACE MACRO flor_column(columns, asked, nth) AS coalesce(
      'nests': []::INTEGER[], 'over': []::INTEGER[], 'reach': []::INTEGER[]}
 );
 
--- The columns that a list means, each once. NULL stands for all names.
-CREATE OR REPLACE MACRO flor_columns(columns, asked) AS
-    CASE WHEN asked IS NULL THEN list_filter(columns, lambda e: e['kind'] = 'name')
-    ELSE list_transform(
-        [list_transform(
-            list_filter(asked, lambda a: a IS NOT NULL),
-            lambda a, i: flor_column(columns, a, i)
-        )],
-        lambda found: list_transform(
-            [list_transform(found, lambda e: e['kind'] || e['key'])],
-            lambda keys: list_filter(found, lambda e, i:
-                e['kind'] <> 'dim' AND list_position(keys, e['kind'] || e['key']) = i)
-        )[1]
-    )[1] END;
-
 -- One scan: the values of a name, or the iterations of a loop, in one nest.
 CREATE OR REPLACE MACRO flor_scan(nest, e) AS
     'SELECT ' || nest['scan'] || ', true AS m' || e['alias']
@@ -59,10 +45,10 @@ CREATE OR REPLACE MACRO flor_first(count, name) AS
         list_transform(range(1, count + 1), lambda i: 't' || i || '.' || name), ', '
     ) || ') AS ' || name END;
 
--- Whether a row has a value of one of these names; `known` are those of the names' scans.
+-- Whether a row of names side by side has a value of one of these.
 CREATE OR REPLACE MACRO flor_marks(here) AS
-    'coalesce(' || array_to_string(list_append(
-        list_transform(here, lambda e: 'm' || e['alias']), 'false'), ', ') || ')';
+    '(' || array_to_string(list_transform(here, lambda e: 'm' || e['alias'] || ' OR '), '')
+    || 'false) IS TRUE';
 
 -- The names of one nest side by side, by full joins of their scans.
 CREATE OR REPLACE MACRO flor_joined(nest, here) AS
@@ -86,7 +72,8 @@ CREATE OR REPLACE MACRO flor_grouped(nest, here) AS
             || e['alias'] END), '')
     || ' FROM (SELECT ' || nest['scan']
     || ', ordinal AS o, name_id, value, number FROM flor_logs WHERE nest_id = ' || nest['id']
-    || ' AND name_id IN (' || array_to_string(list_transform(here, lambda e: e['id']), ', ') || ')'
+    || ' AND name_id IN (' || array_to_string(list_transform(here, lambda e:
+        CASE WHEN e['kind'] = 'loop' THEN -1 ELSE e['id'] END), ', ') || ')'
     || array_to_string(list_transform(
         list_filter(here, lambda e: e['kind'] = 'loop'), lambda e:
             ' UNION ALL BY NAME SELECT ' || nest['scan']
@@ -102,23 +89,23 @@ CREATE OR REPLACE MACRO flor_values(here) AS
         lambda e: ', p.' || e['alias']), '');
 
 -- The rows of a nest without nests below it.
-CREATE OR REPLACE MACRO flor_leaf(nest, here) AS
+CREATE OR REPLACE MACRO flor_leaf(nest, here, side) AS
     'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT ' || array_to_string(nest['dims'], ', ')
-    || flor_values(here) || ' FROM (' || flor_side_by_side(nest, here) || ') p)';
+    || flor_values(here) || ' FROM (' || side || ') p)';
 
 -- The rows of a nest with nests below it: a value repeats on the rows of the contexts below.
-CREATE OR REPLACE MACRO flor_inner(nest, here) AS
+CREATE OR REPLACE MACRO flor_inner(nest, here, side) AS
     'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT '
     || array_to_string(list_transform(nest['dims'], lambda d:
         'coalesce(u.' || d || ', p.' || d || ') AS ' || d), ', ')
     || ', u.* EXCLUDE (' || array_to_string(nest['dims'], ', ') || ')' || flor_values(here)
-    || ' FROM (' || flor_side_by_side(nest, here) || ') p FULL JOIN u' || nest['id'] || ' u USING ('
+    || ' FROM (' || side || ') p FULL JOIN u' || nest['id'] || ' u USING ('
     || nest['key'] || '))';
 
 -- The same where `lower`, some of its names, have values further below too: these do not repeat
 -- there but stand on rows of their own, beside the names that share their context and occurrence.
-CREATE OR REPLACE MACRO flor_split(nest, upper, lower, here) AS
-    'p' || nest['id'] || ' AS MATERIALIZED (' || flor_side_by_side(nest, here) || '), '
+CREATE OR REPLACE MACRO flor_split(nest, upper, lower, here, side) AS
+    'p' || nest['id'] || ' AS MATERIALIZED (' || side || '), '
     || 'r' || nest['id'] || ' AS NOT MATERIALIZED (SELECT u.*' || flor_values(upper)
     || ' FROM u' || nest['id'] || ' u LEFT JOIN (FROM p' || nest['id'] || ' WHERE '
     || flor_marks(upper) || ') p USING (' || nest['key'] || ') UNION ALL BY NAME SELECT '
@@ -134,31 +121,19 @@ CREATE OR REPLACE MACRO flor_below(nest, below, twice) AS
     || array_to_string(list_transform(below, lambda b: 'FROM r' || b['id']), ' UNION ALL BY NAME ')
     || '), ';
 
-CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here) AS
-    CASE WHEN len(below) = 0 THEN flor_leaf(nest, here)
-    WHEN len(here) = 0 THEN
-        flor_below(nest, below, false) || 'r' || nest['id'] || ' AS NOT MATERIALIZED (FROM u'
-        || nest['id'] || ')'
-    WHEN len(lower) = 0 THEN flor_below(nest, below, false) || flor_inner(nest, here)
-    ELSE flor_below(nest, below, true) || flor_split(nest, upper, lower, here) END;
+CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here, side) AS
+    CASE WHEN len(below) = 0 THEN flor_leaf(nest, here, side)
+    ELSE flor_below(nest, below, len(lower) > 0)
+        || CASE WHEN len(here) = 0 THEN
+            'r' || nest['id'] || ' AS NOT MATERIALIZED (FROM u' || nest['id'] || ')'
+        WHEN len(lower) = 0 THEN flor_inner(nest, here, side)
+        ELSE flor_split(nest, upper, lower, here, side) END
+    END;
 
--- One nest's part of WITH. `nests` are those that the query involves.
-CREATE OR REPLACE MACRO flor_part(nest, nests, columns) AS
-    list_transform([{
-        'below': list_filter(nests, lambda b: b['parent'] = nest['id']),
-        'here': list_filter(columns, lambda e: list_contains(e['nests'], nest['id']))
-    }], lambda l: flor_level(
-        nest,
-        l['below'],
-        list_filter(l['here'], lambda e: NOT list_contains(e['over'], nest['id'])),
-        list_filter(l['here'], lambda e: list_contains(e['over'], nest['id'])),
-        l['here']
-    ))[1];
-
--- The relation for columns with values somewhere.
-CREATE OR REPLACE MACRO flor_rows(head, nests, loops, columns) AS
-    'WITH ' || array_to_string(list_transform(nests, lambda n: flor_part(n, nests, columns)), ', ')
-    || ' SELECT s.projid, s.tstamp, s.filename' || CASE WHEN head['ranked'] THEN ', s.rank' ELSE '' END
+-- The relation for columns with values somewhere; `parts` are those of WITH.
+CREATE OR REPLACE MACRO flor_rows(ranked, parts, loops, columns) AS
+    'WITH ' || array_to_string(parts, ', ') || ' SELECT s.projid, s.tstamp, s.filename'
+    || CASE WHEN ranked THEN ', s.rank' ELSE '' END
     || array_to_string(list_transform(loops, lambda l:
         ', r.l' || l['id'] || ' AS ' || flor_quoted(l['label']) || ', ' || l['value'] || ' AS '
         || flor_quoted(l['value_label'])), '')
@@ -166,32 +141,92 @@ CREATE OR REPLACE MACRO flor_rows(head, nests, loops, columns) AS
         list_filter(columns, lambda e: e['kind'] <> 'loop'), lambda e: ', '
         || CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE 'r.' || e['alias'] END
         || ' AS ' || flor_quoted(e['label'])), '')
-    || ' FROM r0 r JOIN flor_runs s USING (run_id' || CASE WHEN head['ranked'] THEN ', rank' ELSE '' END
+    || ' FROM r0 r JOIN flor_runs s USING (run_id' || CASE WHEN ranked THEN ', rank' ELSE '' END
     || ')' || array_to_string(list_transform(loops, lambda l: l['join']), '');
 
 -- The relation for columns without any value: a row a run if no column was asked for, else none.
-CREATE OR REPLACE MACRO flor_bare(head, columns) AS
-    'SELECT projid, tstamp, filename' || CASE WHEN head['ranked'] THEN ', min(rank) AS rank' ELSE '' END
+CREATE OR REPLACE MACRO flor_bare(ranked, columns) AS
+    'SELECT projid, tstamp, filename' || CASE WHEN ranked THEN ', min(rank) AS rank' ELSE '' END
     || array_to_string(list_transform(
         list_filter(columns, lambda e: e['kind'] <> 'loop'),
         lambda e: ', NULL::DOUBLE AS ' || flor_quoted(e['label'])), '')
     || ' FROM flor_runs ' || CASE WHEN len(columns) > 0 THEN 'WHERE false' ELSE '' END
-    || CASE WHEN head['ranked'] THEN ' GROUP BY run_id, projid, tstamp, filename' ELSE '' END;
+    || CASE WHEN ranked THEN ' GROUP BY run_id, projid, tstamp, filename' ELSE '' END;
 
--- The text of the query for a list of names, NULL for all.
+-- Step 1: what each name in the list means.
+CREATE OR REPLACE MACRO flor_meant(catalogs, asked) AS
+    list_transform(catalogs, lambda c: {
+        'ranked': c['ranked'], 'nests': c['nests'], 'loops': c['loops'],
+        'columns': CASE WHEN asked IS NULL
+            THEN list_filter(c['columns'], lambda e: e['kind'] = 'name')
+            ELSE list_transform(
+                list_filter(asked, lambda a: a IS NOT NULL),
+                lambda a, i: flor_column(c['columns'], a, i)) END
+    });
+
+-- Step 2: no dimension columns, and each column once (all names are distinct as they are).
+CREATE OR REPLACE MACRO flor_distinct(states, asked) AS
+    list_transform(states, lambda s: {
+        'ranked': s['ranked'], 'nests': s['nests'], 'loops': s['loops'],
+        'columns': CASE WHEN asked IS NULL THEN s['columns']
+            ELSE list_filter(s['columns'], lambda e, i: e['kind'] <> 'dim' AND list_position(
+                list_transform(s['columns'], lambda f: f['kind'] || f['label']),
+                e['kind'] || e['label']) = i) END
+    });
+
+-- Step 3: the nests and loops that are involved.
+CREATE OR REPLACE MACRO flor_involved(states) AS
+    list_transform(
+        list_transform(states, lambda s: {
+            'all': s,
+            'reach': list_distinct(flatten(list_transform(s['columns'], lambda e: e['reach'])))
+        }),
+        lambda s: {
+            'ranked': s['all']['ranked'],
+            'nests': list_filter(s['all']['nests'], lambda n: list_contains(s['reach'], n['id'])),
+            'loops': list_filter(s['all']['loops'], lambda l: list_has_any(s['reach'], l['nests'])),
+            'columns': s['all']['columns']
+        });
+
+-- Step 4: for each nest the nests just below it and the columns that have values in it.
+CREATE OR REPLACE MACRO flor_levels(states) AS
+    list_transform(states, lambda s: {
+        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'levels': list_transform(s['nests'], lambda n: {
+            'nest': n,
+            'below': list_filter(s['nests'], lambda b: b['parent'] = n['id']),
+            'here': list_filter(s['columns'], lambda e: list_contains(e['nests'], n['id']))
+        })
+    });
+
+-- Step 5: these columns side by side.
+CREATE OR REPLACE MACRO flor_sides(states) AS
+    list_transform(states, lambda s: {
+        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'levels': list_transform(s['levels'], lambda l: {
+            'nest': l['nest'], 'below': l['below'], 'here': l['here'],
+            'upper': list_filter(
+                l['here'], lambda e: NOT list_contains(e['over'], l['nest']['id'])),
+            'lower': list_filter(l['here'], lambda e: list_contains(e['over'], l['nest']['id'])),
+            'side': flor_side_by_side(l['nest'], l['here'])
+        })
+    });
+
+-- Step 6: the rows of each nest.
+CREATE OR REPLACE MACRO flor_parts(states) AS
+    list_transform(states, lambda s: {
+        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'parts': list_transform(s['levels'], lambda l: flor_level(
+            l['nest'], l['below'], l['upper'], l['lower'], l['here'], l['side']))
+    });
+
+-- Step 7: the query for a list of names, NULL for all.
 CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
-    list_transform([flor_catalog()], lambda catalog:
-        list_transform([flor_columns(catalog['columns'], names::VARCHAR[])], lambda columns:
-            list_transform([flatten(list_transform(columns, lambda e: e['reach']))], lambda reach:
-                CASE WHEN len(reach) = 0 THEN flor_bare(catalog, columns)
-                ELSE flor_rows(
-                    catalog,
-                    list_filter(catalog['nests'], lambda n: list_contains(reach, n['id'])),
-                    list_filter(catalog['loops'], lambda l: list_has_any(reach, l['nests'])),
-                    columns
-                ) END
-            )[1]
-        )[1]
+    list_transform(
+        flor_parts(flor_sides(flor_levels(flor_involved(flor_distinct(
+            flor_meant([flor_catalog()], names::VARCHAR[]), names::VARCHAR[]))))),
+        lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s['ranked'], s['columns'])
+            ELSE flor_rows(s['ranked'], s['parts'], s['loops'], s['columns']) END
     )[1];
 
 CREATE OR REPLACE MACRO flor_pivot(names) AS TABLE FROM query(flor_pivot_sql(names));

@@ -1,0 +1,120 @@
+"""The tables, as ``sql/`` defines them, and what `flor_pivot` must know about their contents."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from xxhash import xxh3_128_hexdigest
+
+from flordb.store import ingest, names
+
+CATALOG = "flordb"
+"""What the database is called in a connection, and in the DuckDB shell (after its file)."""
+
+SCHEMA_VERSION = "1"
+
+
+def first_row(db: duckdb.DuckDBPyConnection, query: str, *parameters: Any) -> Any:
+    """The first row of a query's result, or None. Reads it to its end: DuckDB 2 refuses to do
+    other things on a connection with a result that was only begun."""
+    rows = db.execute(query, parameters).fetchall()
+    return rows[0] if rows else None
+
+
+def schema_version(db: duckdb.DuckDBPyConnection) -> str | None:
+    try:
+        row = first_row(db, f"SELECT value FROM {CATALOG}.meta WHERE key = 'schema'")
+    except duckdb.CatalogException:
+        return None
+    return row[0] if row else None
+
+
+def create(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("BEGIN")
+    db.execute(_script("tables.sql"))
+    db.execute("INSERT INTO meta VALUES ('schema', ?)", [SCHEMA_VERSION])
+    content = names.catalog({0: ()}, [], {}, False)
+    db.execute(names.macro(content))
+    db.execute(_script("pivot.sql"))
+    _describe(db, content)
+    db.execute("COMMIT")
+
+
+def _script(name: str) -> str:
+    return resources.files("flordb.sql").joinpath(name).read_text(encoding="utf-8")
+
+
+def redescribe(
+    db: duckdb.DuckDBPyConnection, numbers: ingest.Numbers, kinds: ingest.Kinds, ranked: bool
+) -> None:
+    """Define the catalog's constant, `names` and `flor` anew where they changed."""
+    by_name: dict[int, dict[int, int]] = {}
+    for (name_id, nest), bits in kinds.names.items():
+        by_name.setdefault(name_id, {})[nest] = bits
+    found = [names.Name(id_, name, by_name.get(id_, {})) for name, id_ in numbers.names.items()]
+    nests = {id_: loops for loops, id_ in numbers.nests.items()}
+    content = names.catalog(nests, found, kinds.loops, ranked)
+    digest = xxh3_128_hexdigest(repr(content).encode("utf-8", "surrogatepass"))
+    before = first_row(db, "SELECT value FROM meta WHERE key = 'catalog'")
+    if before == (digest,):
+        return
+    db.execute("BEGIN")
+    _write_kinds(db, kinds)
+    _write_names(db, found, nests, content)
+    _describe(db, content)
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('catalog', ?)", [digest])
+    db.execute("COMMIT")
+
+
+def _write_kinds(db: duckdb.DuckDBPyConnection, kinds: ingest.Kinds) -> None:
+    rows = [(name, nest, bits) for (name, nest), bits in kinds.names.items()]
+    table = pa.table([pa.array([r[i] for r in rows], pa.int32()) for i in range(3)], list("abc"))
+    db.register("incoming_kinds", table)
+    db.execute("DELETE FROM name_kinds")
+    db.execute("INSERT INTO name_kinds FROM incoming_kinds")
+    db.unregister("incoming_kinds")
+    db.execute("DELETE FROM loop_kinds")
+    for row in kinds.loops.items():
+        db.execute("INSERT INTO loop_kinds VALUES (?, ?)", row)
+
+
+def _write_names(
+    db: duckdb.DuckDBPyConnection,
+    found: list[names.Name],
+    nests: dict[int, tuple[str, ...]],
+    content: dict[str, Any],
+) -> None:
+    labels = {c["id"]: c["label"] for c in content["columns"] if c["kind"] == "name"}
+    rows = [
+        {
+            "name_id": name.id,
+            "name": name.name,
+            "type": names.sql_type(name.bits),
+            "nests": sorted(list(nests[nest]) for nest in name.kinds),
+            "column_name": labels[name.id],
+        }
+        for name in found
+    ]
+    schema = pa.schema(
+        [
+            ("name_id", pa.int32()),
+            ("name", pa.string()),
+            ("type", pa.string()),
+            ("nests", pa.list_(pa.list_(pa.string()))),
+            ("column_name", pa.string()),
+        ]
+    )
+    db.register("incoming_names", pa.Table.from_pylist(rows, schema=schema))
+    db.execute("DELETE FROM names")
+    db.execute("INSERT INTO names BY NAME SELECT * FROM incoming_names")
+    db.unregister("incoming_names")
+
+
+def _describe(db: duckdb.DuckDBPyConnection, content: dict[str, Any]) -> None:
+    """Define what ``flor_pivot`` knows, and the view ``flor``."""
+    db.execute(names.macro(content))
+    (text,) = db.execute("SELECT flor_pivot_sql(NULL)").fetchall()[0]
+    db.execute(f"CREATE OR REPLACE VIEW flor AS {text}")

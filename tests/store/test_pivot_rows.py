@@ -1,0 +1,139 @@
+"""The rows of flor_pivot against a slow and obvious reading of docs/architecture.md."""
+
+from __future__ import annotations
+
+import collections
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from runfiles import Node, header, lines_of, project, write
+
+from flordb.settings import Settings
+from flordb.store import catalog
+
+NAMES = ["a", "b", "c"]
+LOOPS = ["x", "y"]
+Nest = tuple[str, ...]
+Row = dict[str, Any]
+
+
+# --- the oracle -----------------------------------------------------------------------------------
+
+
+def nests_of(node: Node, nest: Nest = ()) -> set[tuple[str, Nest]]:
+    """(name, nest) for all that was logged; a loop's own name stands for its iterations."""
+    found = {(name, nest) for name, _ in node.logs}
+    for loop, iterations in node.loops:
+        for iteration in iterations:
+            found |= {(f"loop {loop}", (*nest, loop))} | nests_of(iteration, (*nest, loop))
+    return found
+
+
+def rows_of(node: Node, nest: Nest, asked: list[str], where: set[tuple[str, Nest]]) -> list[Row]:
+    """The rows of one context and all below it."""
+    below: list[Row] = []
+    for loop, iterations in node.loops:
+        nth = nest.count(loop) + 1
+        column = loop if nth == 1 else f"{loop}_{nth}"
+        for index, iteration in enumerate(iterations):
+            for row in rows_of(iteration, (*nest, loop), asked, where):
+                below.append({**row, column: index})
+    occurrences: list[Row] = []
+    counts: collections.Counter[str] = collections.Counter()
+    for name, value in node.logs:
+        if name not in asked:
+            continue
+        if counts[name] == len(occurrences):
+            occurrences.append({})
+        occurrences[counts[name]][name] = value
+        counts[name] += 1
+    if nest and nest[-1] in asked and nest.count(nest[-1]) == 1 and not occurrences:
+        occurrences.append({})
+
+    def is_below(name: str) -> bool:
+        return any(n == name and len(at) > len(nest) and at[: len(nest)] == nest for n, at in where)
+
+    lower = {name for name in asked if is_below(name)}
+    if not below:
+        return occurrences
+    upper = [
+        {name: value for name, value in row.items() if name not in lower}
+        for row in occurrences
+        if set(row) - lower
+    ]
+    rows = [{**row, **over} for over in upper for row in below] if upper else below
+    return rows + [row for row in occurrences if set(row) & lower]
+
+
+def oracle(runs: list[Node], asked: list[str]) -> collections.Counter[Any]:
+    where = set().union(*(nests_of(run) for run in runs))
+    rows: list[Row] = []
+    for number, run in enumerate(runs):
+        tstamp = datetime(2023, 6, number + 1, 10)
+        found = rows_of(run, (), asked, where) if asked else [{}]
+        rows += [{**row, "tstamp": tstamp} for row in found]
+    return collections.Counter(map(_frozen, rows))
+
+
+def _frozen(row: Row) -> Any:
+    return frozenset((name, value) for name, value in row.items() if value is not None)
+
+
+# --- random histories -----------------------------------------------------------------------------
+
+_values = st.one_of(st.integers(-3, 3), st.none())
+
+
+def nodes(depth: int) -> st.SearchStrategy[Node]:
+    logs = st.lists(st.tuples(st.sampled_from(NAMES), _values), max_size=4)
+    if depth == 0:
+        return st.builds(Node, logs)
+    loop = st.tuples(st.sampled_from(LOOPS), st.lists(nodes(depth - 1), max_size=3))
+    return st.builds(Node, logs, st.lists(loop, max_size=2))
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    runs=st.lists(nodes(3), min_size=1, max_size=3),
+    asked=st.lists(st.sampled_from([*NAMES, *LOOPS]), unique=True, max_size=4),
+)
+def test_rows_are_those_of_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[Node], asked: list[str]
+) -> None:
+    place = project(tmp_path_factory.mktemp("oracle") / "p")
+    for number, run in enumerate(runs):
+        write(place, f"r{number}", lines_of(run), header(number))
+    db = duckdb.connect()
+    # In memory: as the database file would be, and quicker than one.
+    catalog.attach_in_memory(db, place, Settings())
+    known = {name for run in runs for name, _ in nests_of(run)}
+    used = [name for name in asked if name in known or f"loop {name}" in known]
+    expected = oracle(runs, used) if used or not asked else collections.Counter()
+    assert _rows(db, asked) == expected
+    assert _rows(db, [*asked, "none"]) == (expected if used else collections.Counter())
+    # The form that the pivot takes for many names.
+    db.execute(
+        "CREATE OR REPLACE MACRO flordb.main.flor_side_by_side(nest, here) AS "
+        "flor_grouped(nest, here)"
+    )
+    assert _rows(db, asked) == expected
+    db.close()
+
+
+def _rows(db: duckdb.DuckDBPyConnection, asked: list[str]) -> collections.Counter[Any]:
+    found = db.sql(f"FROM flor_pivot({asked!r}::VARCHAR[])")
+    columns = found.columns
+    left_out = {"projid", "filename", *(c for c in columns if c.endswith("_value"))}
+    return collections.Counter(
+        _frozen({c: v for c, v in zip(columns, row, strict=True) if c not in left_out})
+        for row in found.fetchall()
+    )
