@@ -211,6 +211,13 @@ OWNED = ("snapshots", "timings", "acquisitions", "replay_anomalies", "lineage")
 """Tables whose rows belong to one file and are replaced when that is taken in again."""
 
 
+def clean(text: str) -> str:
+    """A text that SQL can hold: JSON admits halves of surrogate pairs and the character 0."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 class Numbers:
     """Numbers for names and nests, as the database knows them; new ones continue from there."""
 
@@ -219,7 +226,10 @@ class Numbers:
         self.nests = nests or {(): 0}
 
     def name(self, name: str) -> int:
-        return self.names.setdefault(name, len(self.names) + 1)
+        number = self.names.get(name)
+        if number is None:
+            number = self.names.setdefault(clean(name), len(self.names) + 1)
+        return number
 
     def nest(self, loops: tuple[str, ...]) -> int:
         """The number of a nest. Parents come before children, so every prefix has one, too."""
@@ -296,7 +306,7 @@ class Batch:
         columns = self.columns["contexts"]
         base = self.size("contexts")
         for line in taken.file.of_kind("ctx"):
-            number, loop, index = line["c"], line["l"], line["i"]
+            number, loop, index = line["c"], clean(line["l"]), line["i"]
             above, entry = line.get("p", 0), line.get("e", 0)
             parent = contexts.get(above)
             if parent is None or not _fits(index) or not _fits(entry):
@@ -558,8 +568,7 @@ def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, type_)
     except UnicodeEncodeError:
-        # Halves of surrogate pairs are legal in JSON and in no other text.
-        return pa.array([v and v.encode("utf-8", "replace").decode() for v in values], type_)
+        return pa.array([v and clean(v) for v in values], type_)
 
 
 @dataclass

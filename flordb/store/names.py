@@ -249,6 +249,7 @@ def _labels(loops: list[dict[str, Any]], names: Sequence[Name]) -> dict[int, str
 
 
 def _free(name: str, taken: set[str]) -> str:
+    name = name or "_"  # SQL has no column without a name
     label, number = name, 1
     while key(label) in taken:
         number += 1

@@ -97,7 +97,7 @@ def nodes(depth: int) -> st.SearchStrategy[Node]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
