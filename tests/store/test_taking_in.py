@@ -1,4 +1,4 @@
-"""Run files become rows: exactly once, in any order, in pieces, cut off anywhere, edited by hand."""
+"""Run files become rows: exactly once, in any order, in pieces, cut off, edited by hand."""
 
 from __future__ import annotations
 
