@@ -1,0 +1,213 @@
+"""Which names are bound when control reaches a slot.
+
+A loop is taken to run at least once and a `try` to reach its end: what a user writes right after
+them counts on that. A branch that leaves (return, raise, break, continue) binds everything for
+those that go on.
+"""
+
+from __future__ import annotations
+
+import ast
+from enum import IntEnum
+
+from flordb.replay.propagate.names import BUILTINS, binds, parameters
+from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit, blocks_of
+
+
+class Bound(IntEnum):
+    """How surely a name is bound at a slot."""
+
+    NEVER = 0
+    MAYBE = 1
+    ALWAYS = 2
+
+
+class _Everything(frozenset[str]):
+    """The names bound on a path that never arrives: all of them."""
+
+
+_GONE = _Everything()
+
+
+def how_bound(name: str, block: Block, index: int) -> Bound:
+    """How surely ``name`` has a value just before statement ``index`` of a block."""
+    scope = block.scope
+    while True:
+        if isinstance(scope.node, FUNCTIONS):
+            state = _in_function(name, scope, block, index)
+        else:
+            state = _in_module(name, scope, block, index)
+        if state is not None:
+            return state
+        if scope.block is None:
+            return Bound.ALWAYS if name in BUILTINS else Bound.NEVER
+        # What an outer scope binds counts wherever it binds it: the function is called later.
+        block, scope = scope.block, scope.block.scope
+        index = len(block.units)
+        if isinstance(block.owner.node, ast.ClassDef):
+            continue
+
+
+def _in_function(name: str, scope: Unit, block: Block, index: int) -> Bound | None:
+    node = scope.node
+    assert isinstance(node, FUNCTIONS)
+    if name in parameters(node):
+        return Bound.ALWAYS
+    if name in declared_elsewhere(scope):
+        return None
+    if not any(name in binds(part) for part in node.body):
+        return None
+    return _on_the_way(name, scope, block, index)
+
+
+def _in_module(name: str, scope: Unit, block: Block, index: int) -> Bound | None:
+    if block.owner is scope and index == len(block.units):
+        bound = name in module_names(scope)
+        return Bound.ALWAYS if bound else None
+    if name not in module_names(scope):
+        return None
+    return _on_the_way(name, scope, block, index)
+
+
+def module_names(root: Unit) -> set[str]:
+    """The names that a module binds, functions' `global` statements included."""
+    found: set[str] = set()
+    for unit in (u for block in root.blocks for u in block.units):
+        found |= binds(unit.node)
+    for unit in root.source.units:
+        if isinstance(unit.node, ast.Global):
+            found |= set(unit.node.names)
+    return found
+
+
+def declared_elsewhere(scope: Unit) -> set[str]:
+    """The names that a function declares global or nonlocal."""
+    return {
+        name
+        for part in ast.walk(scope.node)
+        if isinstance(part, (ast.Global, ast.Nonlocal))
+        for name in part.names
+    }
+
+
+def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
+    """Follow the way from the head of the scope down to the slot."""
+    best = Bound.NEVER
+    here, position = block, index
+    while True:
+        done = _run([unit.node for unit in here.units[:position]])
+        if name in done or done is _GONE:
+            return Bound.ALWAYS
+        if any(name in binds(unit.node) for unit in here.units[:position]):
+            best = Bound.MAYBE
+        if any(isinstance(u.node, ast.Delete) for u in here.units[:position]):
+            best = max(best, Bound.NEVER)
+        owner = here.owner
+        if owner is scope or owner.block is None:
+            break
+        state = _from_header(name, owner, here)
+        if state is Bound.ALWAYS:
+            return state
+        best = max(best, state)
+        here, position = owner.block, owner.index
+    if best is Bound.NEVER and _bound_later_in_a_loop(name, block, scope):
+        best = Bound.MAYBE
+    return best
+
+
+def _from_header(name: str, owner: Unit, block: Block) -> Bound:
+    """What the header of a compound statement has bound when control enters one of its blocks."""
+    node = owner.node
+    if isinstance(node, ast.ClassDef):
+        return Bound.NEVER
+    if name in _header_binds(node) and (block.part == "body" or not isinstance(node, LOOPS)):
+        return Bound.ALWAYS
+    if block.part.startswith(("handlers", "cases")):
+        parts = getattr(node, "handlers", None) or getattr(node, "cases", [])
+        part = parts[int(block.part.lstrip("handlersc"))]
+        if name in binds(part.pattern if isinstance(part, ast.match_case) else part):
+            inside = any(name in binds(u.node) for u in block.units)
+            return Bound.MAYBE if inside else Bound.ALWAYS
+    if isinstance(node, (ast.Try, ast.TryStar)) and block.part in ("orelse", "finalbody"):
+        if name in _run(node.body):
+            return Bound.ALWAYS
+        return Bound.MAYBE if any(name in binds(part) for part in node.body) else Bound.NEVER
+    if isinstance(node, LOOPS) and block.part == "orelse":
+        return Bound.ALWAYS if name in _run(node.body) | _header_binds(node) else Bound.NEVER
+    if isinstance(node, (ast.Try, ast.TryStar)) and block.part.startswith("handlers"):
+        return Bound.MAYBE if any(name in binds(part) for part in node.body) else Bound.NEVER
+    return Bound.NEVER
+
+
+def _bound_later_in_a_loop(name: str, block: Block, scope: Unit) -> bool:
+    owner: Unit | None = block.owner
+    while owner is not None and owner is not scope:
+        if isinstance(owner.node, LOOPS) and name in binds(owner.node):
+            return True
+        owner = owner.parent
+    return False
+
+
+def _run(statements: list[ast.AST] | list[ast.stmt]) -> frozenset[str]:
+    """The names bound once some statements have run."""
+    bound: frozenset[str] = frozenset()
+    for node in statements:
+        if isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
+            return _GONE
+        if isinstance(node, ast.Delete):
+            bound -= {t.id for t in node.targets if isinstance(t, ast.Name)}
+            continue
+        after = _after(node)
+        if after is _GONE:
+            return _GONE
+        bound |= after
+    return bound
+
+
+def _after(node: ast.AST) -> frozenset[str]:
+    header = frozenset(_header_binds(node))
+    if isinstance(node, ast.If):
+        return _either(_run(node.body), _run(node.orelse)) | header
+    if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+        return frozenset(header | _run(node.body) | _run(node.orelse))
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        inside = _run(node.body)
+        return inside if inside is _GONE else header | inside
+    if isinstance(node, (ast.Try, ast.TryStar)):
+        whole = _run([*node.body, *node.orelse])
+        for handler in node.handlers:
+            whole = _either(whole, _run(handler.body))
+        last = _run(node.finalbody)
+        return _GONE if whole is _GONE or last is _GONE else whole | last
+    if isinstance(node, ast.Match):
+        cases = [_run(case.body) for case in node.cases]
+        wild = any(
+            isinstance(c.pattern, ast.MatchAs) and c.pattern.pattern is None and not c.guard
+            for c in node.cases
+        )
+        whole = cases[0] if wild else frozenset()
+        for case in cases[1:] if wild else []:
+            whole = _either(whole, case)
+        return whole
+    return header
+
+
+def _either(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
+    if a is _GONE:
+        return b
+    return a if b is _GONE else a & b
+
+
+def _header_binds(node: ast.AST) -> set[str]:
+    """What a statement binds itself, its blocks left out."""
+    if not any(True for _ in blocks_of(node)) or isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        return binds(node)
+    found: set[str] = set()
+    for field in node._fields:
+        if field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            continue
+        value = getattr(node, field)
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, ast.AST):
+                found |= binds(part)
+    return found

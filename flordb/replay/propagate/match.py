@@ -1,0 +1,276 @@
+"""Which statement of the newer version is which statement of the older one.
+
+The two phases of GumTree in the form that statements ask for. Downwards: modules by path,
+definitions by name, then block by block, each pair of blocks aligned in order by how much their
+statements are alike. Upwards: what is left and occurs once on both sides is the same statement
+moved; the blocks it joins are aligned too, and compound statements whose insides are matched are
+matched themselves. `flor.loop` and `flor.iteration` names are anchors in both.
+"""
+
+from __future__ import annotations
+
+import ast
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from flordb.replay.propagate.similar import LEAST, inside_alike, likeness
+from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, Words
+
+_DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+_MOST_CELLS = 6000
+_ROUNDS = 4
+
+
+class Matching:
+    """Pairs of statements, one to one, with how sure each is.
+
+    Parameters: the parsed files of both versions by path; ``hidden``, statements of the newer
+    version that take no part (those whose place is asked for).
+    """
+
+    def __init__(
+        self,
+        old: Mapping[str, Source],
+        new: Mapping[str, Source],
+        hidden: Iterable[Unit] = (),
+    ) -> None:
+        self.to_old: dict[Unit, Unit] = {}
+        self.to_new: dict[Unit, Unit] = {}
+        self.sure: dict[Unit, float] = {}
+        self._hidden = frozenset(hidden)
+        self._known: dict[tuple[int, int], float] = {}
+        self._match(old, new)
+
+    def _match(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        for path in new:
+            if path in old:
+                self._pair(new[path].root, old[path].root, 1.0)
+        if len(old) == 1 == len(new) and not self.to_old:
+            self._pair(next(iter(new.values())).root, next(iter(old.values())).root, 1.0)
+        self._moved_files(old, new)
+        for _ in range(_ROUNDS):
+            before = len(self.to_old)
+            self._definitions(old, new)
+            self._moved_statements(old, new)
+            self._upwards(new)
+            if len(self.to_old) == before:
+                break
+
+    def likeness(self, new: Unit, old: Unit) -> float:
+        """How much two statements are alike, remembered."""
+        key = (id(new), id(old))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = likeness(new, old)
+        return found
+
+    def _pair(self, new: Unit, old: Unit, sure: float) -> None:
+        """Match two statements and what is inside them."""
+        self.to_old[new], self.to_new[old], self.sure[new] = old, new, sure
+        theirs = {block.part: block for block in old.blocks}
+        for block in new.blocks:
+            if block.part in theirs:
+                self.align(block, theirs[block.part])
+
+    def align(self, new: Block, old: Block) -> None:
+        """Match the statements of two blocks that are still free, between those matched already."""
+        self._same_names(new, old)
+        fixed = _rising(
+            [
+                (unit.index, self.to_old[unit].index)
+                for unit in new.units
+                if unit in self.to_old and self.to_old[unit].block is old
+            ]
+        )
+        at, there = 0, 0
+        for i, j in [*fixed, (len(new.units), len(old.units))]:
+            self._fill(new.units[at:i], old.units[there:j])
+            at, there = i + 1, j + 1
+
+    def _same_names(self, new: Block, old: Block) -> None:
+        """Functions and classes are themselves by name, in whatever order they stand."""
+        theirs: dict[tuple[str, str], Unit] = {}
+        for unit in old.units:
+            if isinstance(unit.node, _DEFINITIONS) and unit not in self.to_new:
+                theirs.setdefault((unit.kind, unit.node.name), unit)
+        for unit in new.units:
+            if isinstance(unit.node, _DEFINITIONS) and unit not in self.to_old:
+                match = theirs.pop((unit.kind, unit.node.name), None)
+                if match is not None:
+                    self._pair(unit, match, 1.0)
+
+    def _fill(self, new: Sequence[Unit], old: Sequence[Unit]) -> None:
+        """Match free statements in order, so that together they are most alike."""
+        new = [u for u in new if u not in self.to_old and u not in self._hidden]
+        old = [u for u in old if u not in self.to_new]
+        while new and old and new[0].words == old[0].words and self._settle(new[0], old[0]):
+            new, old = new[1:], old[1:]
+        while new and old and new[-1].words == old[-1].words and self._settle(new[-1], old[-1]):
+            new, old = new[:-1], old[:-1]
+        if not new or not old:
+            return
+        if len(new) * len(old) > _MOST_CELLS:
+            anchors = self._anchors(new, old)
+            if anchors:
+                at, there = 0, 0
+                for i, j in anchors:
+                    self._fill(new[at:i], old[there:j])
+                    self._pair(new[i], old[j], 1.0)
+                    at, there = i + 1, j + 1
+                self._fill(new[at:], old[there:])
+                return
+        for a, b in self._best(new, old):
+            if a not in self.to_old and b not in self.to_new:
+                self._pair(a, b, self.likeness(a, b))
+
+    def _settle(self, new: Unit, old: Unit) -> bool:
+        """Match two statements with the same words at the edge, unless their insides disagree."""
+        score = self.likeness(new, old)
+        if score < 0.8:
+            return False
+        self._pair(new, old, score)
+        return True
+
+    def _anchors(self, new: Sequence[Unit], old: Sequence[Unit]) -> list[tuple[int, int]]:
+        """Statements that occur once in both lists with the same words, in one order."""
+        mine, theirs = _once(new), _once(old)
+        pairs = [(mine[k], theirs[k]) for k in mine if k in theirs]
+        alike = [(i, j) for i, j in sorted(pairs) if self.likeness(new[i], old[j]) > 0.8]
+        return _rising(alike)
+
+    def _best(self, new: Sequence[Unit], old: Sequence[Unit]) -> list[tuple[Unit, Unit]]:
+        """The alignment in order with the highest sum of likeness above the least."""
+        rows, columns = len(new), len(old)
+        best = [[0.0] * (columns + 1) for _ in range(rows + 1)]
+        gain = [[0.0] * columns for _ in range(rows)]
+        for i in range(rows - 1, -1, -1):
+            below, here, gains, unit = best[i + 1], best[i], gain[i], new[i]
+            for j in range(columns - 1, -1, -1):
+                top = below[j] if below[j] >= here[j + 1] else here[j + 1]
+                if unit.kind == old[j].kind:
+                    alike = self.likeness(unit, old[j]) - (LEAST - 0.1)
+                    if alike >= 0.1:
+                        gains[j] = alike
+                        top = max(top, below[j + 1] + alike)
+                here[j] = top
+        pairs: list[tuple[Unit, Unit]] = []
+        i = j = 0
+        while i < rows and j < columns:
+            if gain[i][j] and best[i][j] == best[i + 1][j + 1] + gain[i][j]:
+                pairs.append((new[i], old[j]))
+                i, j = i + 1, j + 1
+            elif best[i][j] == best[i + 1][j]:
+                i += 1
+            else:
+                j += 1
+        return pairs
+
+    def _moved_files(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        """Files that only one version has by that path are matched by what is in them."""
+        mine = [s.root for p, s in new.items() if s.root not in self.to_old]
+        theirs = [s.root for p, s in old.items() if s.root not in self.to_new]
+        scored = [
+            (inside_alike(a, b), i, j) for i, a in enumerate(mine) for j, b in enumerate(theirs)
+        ]
+        for score, i, j in sorted(scored, key=lambda s: -s[0]):
+            if score > 0.5 and mine[i] not in self.to_old and theirs[j] not in self.to_new:
+                self._pair(mine[i], theirs[j], score)
+
+    def _definitions(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        """Functions that moved or were renamed: by name and insides, the most alike first."""
+        mine = _free_definitions(new, self.to_old)
+        theirs = _free_definitions(old, self.to_new)
+        scored = [
+            (self.likeness(a, b), i, j)
+            for i, a in enumerate(mine)
+            for j, b in enumerate(theirs)
+            if a.kind == b.kind and len(a.below) > 1
+        ]
+        for score, i, j in sorted(scored, key=lambda s: -s[0]):
+            if score >= 0.6 and mine[i] not in self.to_old and theirs[j] not in self.to_new:
+                self._pair(mine[i], theirs[j], score)
+
+    def _moved_statements(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        """Statements left over on both sides that occur once are the same ones, moved."""
+        mine, theirs = self._left(new, self.to_old), self._left(old, self.to_new)
+        joined: dict[tuple[Block, Block], int] = {}
+        for key, units in mine.items():
+            others = theirs.get(key, [])
+            if len(units) != 1 or len(others) != 1 or len(key) < 4:
+                continue
+            unit, other = units[0], others[0]
+            if unit in self.to_old or other in self.to_new:
+                continue
+            if unit.blocks and self.likeness(unit, other) < 0.6:
+                continue
+            self._pair(unit, other, 0.9)
+            if unit.block is not None and other.block is not None:
+                pair = (unit.block, other.block)
+                joined[pair] = joined.get(pair, 0) + 1
+        for (block, other_block), _ in sorted(joined.items(), key=lambda item: -item[1]):
+            self.align(block, other_block)
+
+    def _left(
+        self, sources: Mapping[str, Source], done: Mapping[Unit, Unit]
+    ) -> dict[Words, list[Unit]]:
+        found: dict[Words, list[Unit]] = defaultdict(list)
+        for source in sources.values():
+            for unit in source.units:
+                if unit not in done and unit not in self._hidden:
+                    found[unit.words].append(unit)
+        return found
+
+    def _upwards(self, new: Mapping[str, Source]) -> None:
+        """A compound statement whose inside is matched into one of its kind is that one."""
+        for source in new.values():
+            for unit in reversed(source.units):
+                if not unit.blocks or unit in self.to_old:
+                    continue
+                votes: dict[Unit, int] = defaultdict(int)
+                for child in (u for block in unit.blocks for u in block.units):
+                    other = self.to_old.get(child)
+                    if other is not None and other.parent is not None:
+                        votes[other.parent] += 1
+                for other, _ in sorted(votes.items(), key=lambda item: -item[1])[:1]:
+                    fits = other.kind == unit.kind and other not in self.to_new
+                    if fits and other.block is not None and inside_alike(unit, other) > 0.3:
+                        self._pair(unit, other, 0.7)
+
+
+def _free_definitions(sources: Mapping[str, Source], done: Mapping[Unit, Unit]) -> list[Unit]:
+    return [
+        unit
+        for source in sources.values()
+        for unit in source.units
+        if isinstance(unit.node, _DEFINITIONS) and unit not in done
+    ]
+
+
+def _once(units: Sequence[Unit]) -> dict[Words, int]:
+    """Where the words that occur once in a list stand."""
+    found: dict[Words, int] = {}
+    again: set[Words] = set()
+    for index, unit in enumerate(units):
+        if unit.words in found:
+            again.add(unit.words)
+        found[unit.words] = index
+    return {words: index for words, index in found.items() if words not in again}
+
+
+def _rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The longest run of pairs that rises on both sides; ``pairs`` rise on the first."""
+    tails: list[int] = []
+    ends: list[int] = []
+    before: list[int] = [-1] * len(pairs)
+    for k, (_, j) in enumerate(pairs):
+        place = bisect_left(tails, j)
+        before[k] = ends[place - 1] if place else -1
+        tails[place : place + 1] = [j]
+        ends[place : place + 1] = [k]
+    out: list[tuple[int, int]] = []
+    k = ends[-1] if ends else -1
+    while k >= 0:
+        out.append(pairs[k])
+        k = before[k]
+    return out[::-1]

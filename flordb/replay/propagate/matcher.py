@@ -1,0 +1,150 @@
+"""Propagation between two versions: match once, then place, rename, check and edit."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterable, Mapping
+
+from flordb.replay.propagate.edit import Edit, apply, line_of_slot, statement_text
+from flordb.replay.propagate.flow import Bound, how_bound
+from flordb.replay.propagate.match import Matching
+from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
+from flordb.replay.propagate.names import outside
+from flordb.replay.propagate.place import Place, places
+from flordb.replay.propagate.rename import Renamer, Renames
+from flordb.replay.propagate.statement import Statement, statement_at
+from flordb.replay.propagate.units import Block, Source, Unit, read_source
+
+
+class Matcher:
+    """Puts statements of one newer version into one older version; both are matched once.
+
+    Parameters: ``old`` and ``new``, path to text of the modules that the script imports, the
+    script included. Files of the older version that do not parse are left out of the matching.
+    """
+
+    def __init__(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        self._old_texts, self._new_texts = old, new
+        self._old, self._new = _parsed(old), _parsed(new)
+        self._matchings: dict[frozenset[Unit], Matching] = {}
+
+    def propagate(self, site: Site, *, at: tuple[str, int] | None = None) -> Patch | Refusal:
+        """The older version with the statement in it, or why it cannot stand there.
+
+        ``at`` is the user's own choice of place: a file of the older version and a line of it.
+        The statement goes before the statement that begins on this line, or at the end of the
+        block whose last statement ends just above it. All checks still apply.
+        """
+        try:
+            return self._propagate(site)
+        except Refused as refused:
+            return Refusal(str(refused))
+
+    def _propagate(self, site: Site) -> Patch:
+        if site.file not in self._new:
+            raise Refused(f"{site.file} is not among the newer version's files, or is no Python")
+        statement = statement_at(self._new[site.file], site)
+        matching = self._matching(frozenset({statement.unit}))
+        reasons: list[str] = []
+        candidates = places(matching, statement.unit)
+        for place in candidates[:3]:
+            if place.weight < 0.4 * candidates[0].weight:
+                break
+            try:
+                return self._patch(statement, matching, place)
+            except Refused as refused:
+                reasons.append(str(refused))
+        if reasons:
+            raise Refused(reasons[0])
+        raise Refused(
+            f"no neighbour of line {site.lineno} of {site.file} and no block round it exists in "
+            "the older version"
+        )
+
+    def _matching(self, hidden: frozenset[Unit]) -> Matching:
+        if hidden not in self._matchings:
+            self._matchings[hidden] = Matching(self._old, self._new, hidden)
+        return self._matchings[hidden]
+
+    def _patch(self, statement: Statement, matching: Matching, place: Place) -> Patch:
+        block = place.block
+        names = outside(statement.node)
+        renames = Renames(matching, statement.unit.scope, block)
+        table: dict[str, str] = {}
+        missing = ""
+        for index in _slots(place):
+            try:
+                table = self._table(names, renames, statement, block, index)
+                break
+            except Refused as refused:
+                missing = missing or str(refused)
+        else:
+            raise Refused(missing or "there is no slot")
+        node: ast.AST | None = None
+        if table or statement.call is not None:
+            node = Renamer(table).visit(copy.deepcopy(statement.node))
+        text = statement_text(statement.unit, node, block.indent)
+        source = block.owner.source
+        edit = Edit(source.path, line_of_slot(block, index), text, "statement")
+        patched, where = apply(source.lines, [edit])
+        insertions = tuple(Insertion(source.path, a, b, kind) for a, b, kind in where)
+        return Patch({source.path: patched}, insertions, table, tuple(place.notes))
+
+    def _table(
+        self, names: Iterable[str], renames: Renames, statement: Statement, block: Block, index: int
+    ) -> dict[str, str]:
+        table: dict[str, str] = {}
+        source = block.owner.source
+        unit = statement.unit
+        for name in sorted(names):
+            there = how_bound(name, block, index)
+            assert unit.block is not None
+            here = how_bound(name, unit.block, unit.index)
+            if there is not Bound.NEVER:
+                if there < here:
+                    raise Refused(
+                        f"`{name}` is not bound on every way to line "
+                        f"{line_of_slot(block, index)} of {source.path}"
+                    )
+                continue
+            if here is Bound.NEVER and source.has_star_import:
+                continue
+            other = renames.old_name(name)
+            if other and other != name and how_bound(other, block, index) >= max(here, 1):
+                table[name] = other
+                continue
+            raise Refused(f"`{name}` is not defined in {source.path}")
+        return table
+
+
+def _slots(place: Place) -> list[int]:
+    """The slots that fit, the likeliest first."""
+    block = place.block
+    high = place.high
+    for unit in block.units[place.low : place.high]:
+        if isinstance(unit.node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
+            high = unit.index
+            break
+    if (
+        high == len(block.units)
+        and block.units
+        and isinstance(block.units[-1].node, (ast.Return, ast.Raise, ast.Break, ast.Continue))
+    ):
+        high -= 1
+    order = [i for i in range(place.low, high + 1) if block.has_slot(i)]
+    before = any(w.before and w.near for w in place.witnesses)
+    after = any(not w.before and w.near for w in place.witnesses)
+    if after and not before:
+        order.reverse()
+    return order
+
+
+def _parsed(texts: Mapping[str, str]) -> dict[str, Source]:
+    found = {}
+    for path, text in texts.items():
+        try:
+            found[path] = read_source(path, text)
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+    return found

@@ -1,0 +1,84 @@
+"""How much two statements are alike, from 0 to 1."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Mapping
+from typing import TypeVar
+
+from flordb.replay.propagate.flor import loop_name
+from flordb.replay.propagate.units import FUNCTIONS, Unit, Words
+
+_Key = TypeVar("_Key", str, Words)
+LEAST = 0.45
+"""Below this, two statements are not taken for versions of one another."""
+
+
+def likeness(new: Unit, old: Unit) -> float:
+    """How much a statement of the newer version is like one of the older version."""
+    if new.kind != old.kind:
+        return 0.0
+    if not new.blocks and not old.blocks:
+        return _words_alike(new, old)
+    if isinstance(new.node, (*FUNCTIONS, ast.ClassDef)):
+        return _definitions_alike(new, old)
+    return _compounds_alike(new, old)
+
+
+def inside_alike(new: Unit, old: Unit) -> float:
+    """How much the statements inside two compound statements are the same, wherever they stand."""
+    exact = dice(new.below, old.below)
+    if exact > 0.9:
+        return exact
+    # Renamed variables change the words but not the shapes.
+    return max(exact, 0.85 * dice(new.below_shapes, old.below_shapes))
+
+
+def dice(a: Mapping[_Key, int], b: Mapping[_Key, int]) -> float:
+    """Twice the common part of two bags over their sizes."""
+    if len(a) > len(b):
+        a, b = b, a
+    common = sum(min(count, b[key]) for key, count in a.items() if key in b)
+    total = sum(a.values()) + sum(b.values())
+    return 2 * common / total if total else 1.0
+
+
+def _words_alike(new: Unit, old: Unit) -> float:
+    if new.words == old.words:
+        return 1.0
+    score = _weighted_dice(new.bag, old.bag)
+    if new.shape == old.shape and len(new.words) > 3:
+        score = max(score, 0.55 + 0.4 * score)
+    return score
+
+
+def _weighted_dice(a: Counter[str], b: Counter[str]) -> float:
+    common = total = 0.0
+    for word, count in a.items():
+        weight = 0.25 if word[0] == "<" else 1.0
+        common += 2 * weight * min(count, b[word]) if word in b else 0.0
+        total += weight * count
+    for word, count in b.items():
+        total += (0.25 if word[0] == "<" else 1.0) * count
+    return common / total if total else 1.0
+
+
+def _definitions_alike(new: Unit, old: Unit) -> float:
+    inside = inside_alike(new, old)
+    same = getattr(new.node, "name", "") == getattr(old.node, "name", None)
+    return 0.6 + 0.4 * inside if same else inside
+
+
+def _compounds_alike(new: Unit, old: Unit) -> float:
+    name, other = loop_name(new.node), loop_name(old.node)
+    inside = inside_alike(new, old)
+    if name is not None and other is not None:
+        return 0.8 + 0.2 * inside if name == other else 0.0
+    header = _words_alike(new, old)
+    if isinstance(new.node, (ast.Try, ast.With, ast.AsyncWith)) and len(new.words) < 3:
+        return inside
+    alike = 0.4 * header + 0.6 * inside
+    if header == 1.0 and len(new.words) > 3:
+        return max(alike, 0.65 + 0.35 * inside)
+    return alike
