@@ -1,4 +1,4 @@
-"""Where a project's run files are: on disk, or in a fresh clone only on ``flor/`` branches of git."""
+"""Where run files are: on disk, or in a fresh clone only on git's ``flor/`` branches."""
 
 from __future__ import annotations
 
