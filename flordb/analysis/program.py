@@ -6,6 +6,7 @@ more than will run, never less, as far as names go.
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,23 @@ class Module:
     """Local name to flor's name: '' for the module itself, 'log' for ``from flor import log``."""
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Local name to (path of a project module, name in it; '' for the module itself)."""
+
+    foreign: set[str] = field(default_factory=set)
+    """Local names that are imported from elsewhere than the project."""
+
+    def may_be_instance(self, name: str) -> bool:
+        """Whether a called name may be a variable that holds an instance of the project's."""
+        known = name in self.imports or name in self.classes or name in self.foreign
+        return not known and not hasattr(builtins, name)
+
+    @cached_property
+    def stored_attributes(self) -> frozenset[str]:
+        """The attributes that the module assigns, of whatever object."""
+        return frozenset(
+            n.attr
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+        )
 
     @cached_property
     def functions(self) -> dict[str, list[Function]]:
@@ -102,6 +120,8 @@ class Program:
             if path is not None:
                 module.imports[alias.asname or alias.name] = (path, "")
                 self._load(path)
+            else:
+                module.foreign.add(alias.asname or alias.name.partition(".")[0])
 
     def _import_from(self, module: Module, node: ast.ImportFrom) -> None:
         if node.module in FLOR_MODULES and not node.level:
@@ -118,6 +138,8 @@ class Program:
                 module.imports[alias.asname or alias.name] = (inner, "")
             elif path is not None:
                 module.imports[alias.asname or alias.name] = (path, alias.name)
+            else:
+                module.foreign.add(alias.asname or alias.name)
 
     def _find(self, module: Module, dotted: str, level: int) -> str | None:
         """The path of a project module by its name, or None where it is none of the project's."""
@@ -146,19 +168,25 @@ class Program:
     def _named(self, module: Module, function: ast.expr) -> Iterator[tuple[Module, Function]]:
         if isinstance(function, ast.Name):
             known = list(self._function(module, function.id))
-            if known or function.id in module.imports or function.id in module.classes:
-                yield from known
-            else:
-                # A variable that is called: an instance, such as a torch module.
-                yield from self._methods("forward")
-                yield from self._methods("__call__")
+            yield from known
+            if not known and module.may_be_instance(function.id):
+                yield from self._instances()
         elif isinstance(function, ast.Attribute):
             if isinstance(function.value, ast.Name):
                 path, name = module.imports.get(function.value.id, ("", "-"))
                 if name == "" and path in self.modules:
                     yield from self._function(self.modules[path], function.attr)
                     return
-            yield from self._methods(function.attr)
+            methods = list(self._methods(function.attr))
+            yield from methods
+            stored = any(function.attr in m.stored_attributes for m in self.modules.values())
+            if not methods and stored:
+                yield from self._instances()
+
+    def _instances(self) -> Iterator[tuple[Module, Function]]:
+        """What a call of a variable or an attribute may run: an instance such as a torch module."""
+        yield from self._methods("forward")
+        yield from self._methods("__call__")
 
     def _function(
         self, module: Module, name: str, seen: frozenset[tuple[str, str]] = frozenset()

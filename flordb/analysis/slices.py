@@ -109,14 +109,22 @@ def _changed(node: ast.AST) -> frozenset[str]:
 
 def _targets(targets: Iterable[ast.expr]) -> frozenset[str]:
     """The names that an assignment changes: bound, or the owner of what is stored into."""
-    found: set[str] = set()
-    for target in targets:
-        for node in ast.walk(target):
-            if isinstance(node, ast.Name):
-                found.add(node.id)
-            elif isinstance(node, ast.Attribute):
-                found.add(f".{node.attr}")
-    return frozenset(found)
+    return frozenset[str]().union(*(_owner(target) for target in targets))
+
+
+def _owner(target: ast.expr) -> frozenset[str]:
+    """The name, or the last attribute, that a change of ``target`` changes."""
+    match target:
+        case ast.Name():
+            return frozenset({target.id})
+        case ast.Attribute():
+            return frozenset({f".{target.attr}"})
+        case ast.Subscript() | ast.Starred():
+            return _owner(target.value)
+        case ast.Tuple() | ast.List():
+            return frozenset[str]().union(*(_owner(item) for item in target.elts))
+        case _:
+            return names_read(target)
 
 
 def _calls(
@@ -128,7 +136,7 @@ def _calls(
         # is handed by name (rule 5 gives no estimate).
         changed = {a.id for a in given if isinstance(a, ast.Name)}
         if isinstance(call.func, ast.Attribute):
-            changed |= names_read(call.func.value)
+            changed |= _owner(call.func.value)
         if module.flor_call(call) is None:
             yield Flow(frozenset(changed), names_read(call))
         for _, function in program.called(module, call):

@@ -40,6 +40,12 @@ def restore(
     return _Restore(manifest, objects, frame, checkpoint).run()
 
 
+def generators_of(manifest: Manifest, objects: ObjectStore) -> dict[str, Any]:
+    """The states of the process's generators that a snapshot holds, see `flordb.record.rng`."""
+    states: dict[str, Any] = pickle.loads(objects.get(manifest.state))["rng"]
+    return states
+
+
 def load_objects(
     manifest: Manifest, objects: ObjectStore, wanted: Mapping[str, Any]
 ) -> dict[str, str]:

@@ -5,6 +5,7 @@ Only of libraries that the script has imported; none is imported here.
 
 from __future__ import annotations
 
+import pickle
 import random
 import sys
 from typing import Any
@@ -19,9 +20,26 @@ def get_states() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if torch is not None:
         states["torch"] = torch.get_rng_state().numpy().tobytes()
+        states["torch_seed"] = torch.initial_seed()
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             states["cuda"] = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
     return states
+
+
+def begin_as(states: dict[str, Any]) -> None:
+    """Put torch's generator where the run's process had it at its very beginning.
+
+    torch remembers the seed that it drew for itself; Python's and NumPy's generators do not.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and "torch_seed" in states:
+        torch.default_generator.manual_seed(states["torch_seed"])
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The libraries whose generators are in different states in the two."""
+    shared = [name for name in ("random", "numpy", "torch") if name in one and name in other]
+    return [name for name in shared if pickle.dumps(one[name]) != pickle.dumps(other[name])]
 
 
 def set_states(states: dict[str, Any]) -> None:

@@ -25,12 +25,11 @@ def seconds_of(
     total = TASK_SECONDS + record.setup
     if steps.scan == "suffix":
         return total + restore_seconds * len(steps.before) + record.rest
-    if steps.loop is None:
-        return total
-    loop = record.loops[steps.loop]
-    for index in executed(steps, loop, boundaries):
-        total += _iteration(steps, loop, index, boundaries, restore_seconds)
-    return total + restore_seconds + (record.rest if steps.go_on else 0.0)
+    for loop in (record.loops[name] for name in steps.loops):
+        total += restore_seconds
+        for index in executed(steps, loop, boundaries):
+            total += _iteration(steps, loop, index, boundaries, restore_seconds)
+    return total + (record.rest if steps.go_on else 0.0)
 
 
 def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from flordb.analysis.program import Program
 from flordb.analysis.slices import dependencies, names_read
@@ -44,13 +45,9 @@ def steps_for(
     needed = dependencies(
         program, frozenset().union(*(names_read(v.statement) for v in statements))
     )
-    loops = {v.top_loop for v in (*statements, *support) if v.top_loop is not None}
-    if len(loops) > 1:
-        names = " and ".join(sorted(loops))
-        raise ReplayError(f"the statement needs code in several top-level loops ({names})")
-    if not loops:
+    if all(v.top_loop is None for v in (*statements, *support)):
         return _outside(statements, record, needed, missing), needed
-    steps = _inside_loop(loops.pop(), statements, support, visits, record, iterations)
+    steps = _inside_loops(statements, support, record, iterations)
     return _deepen(steps, record, needed, missing), needed
 
 
@@ -76,13 +73,8 @@ def _outside(
     kept = [missing(exit_of("", name, 0)) for name in before]
     if all(m is not None and not blocking_names(m, needed) for m in kept):
         return Steps("suffix", before=before)
-    if len(before) > 1:
-        raise ReplayError(
-            f"the snapshots after the loops {', '.join(before)} cannot give what the statement "
-            "reads, and only one loop can be run again"
-        )
-    # Its state cannot be loaded, so the loop is run: a range scan over all of it, and on.
-    return Steps("range", loop=before[0], from_start=True, go_on=True)
+    # Their state cannot be loaded, so the loops are run: a range scan over all of them, and on.
+    return Steps("range", loops=before, from_start=True, go_on=True)
 
 
 def _never_came(record: Recorded, name: str) -> str:
@@ -90,26 +82,26 @@ def _never_came(record: Recorded, name: str) -> str:
     return f"the run ended {how}, so the code after the loop {name!r} never ran"
 
 
-def _inside_loop(
-    loop: str,
+def _inside_loops(
     statements: Sequence[Visit],
     support: Sequence[Visit],
-    visits: Sequence[Visit],
     record: Recorded,
     iterations: tuple[int, ...] | None,
 ) -> Steps:
-    if loop not in record.loops:
-        raise ReplayError(f"the run never entered the loop {loop!r}")
-    inner = [v for v in (*statements, *support) if v.top_loop == loop]
+    inner = [v for v in (*statements, *support) if v.top_loop is not None]
+    loops = tuple(dict.fromkeys(v.top_loop for v in inner if v.top_loop is not None))
+    loops = tuple(name for name in loops if name in record.loops)
+    if not loops:
+        raise ReplayError(f"the run never entered the loop {inner[0].top_loop!r}")
     nested = tuple(sorted({v.inner_loops[0] for v in inner if v.inner_loops}))
-    before = min((v.done for v in inner), key=len)
-    go_on = any(loop in v.done for v in statements)
-    carries = _carries_over([v for v in support if v.top_loop == loop])
+    done = dict.fromkeys(name for v in statements for name in v.done)
+    go_on = any(loops[-1] in v.done for v in statements)
+    carries = _carries_over([v for v in support if v.top_loop is not None])
     return Steps(
         "range" if nested else "validation",
-        before=before,
-        loop=loop,
-        iterations=None if go_on or carries else iterations,
+        before=tuple(name for name in done if name not in loops),
+        loops=loops,
+        iterations=None if go_on or carries or len(loops) > 1 else iterations,
         run_nested=nested,
         go_on=go_on,
         from_start=carries,
@@ -144,26 +136,21 @@ def _carries_over(support: Sequence[Visit]) -> bool:
 
 def _deepen(steps: Steps, record: Recorded, needed: frozenset[str], missing: Missing) -> Steps:
     """Run nested loops whose snapshots cannot give what the statement needs."""
-    assert steps.loop is not None
-    loop = record.loops[steps.loop]
     run = set(steps.run_nested)
     resumable = True
-    for index in sorted(loop.iterations):
-        path = f"{steps.loop}={index}"
-        for name in loop.nested.get(index, {}):
-            kept = missing(exit_of(path, name, 0))
+    for loop in (record.loops[name] for name in steps.loops):
+        for index in sorted(loop.iterations):
+            path = f"{loop.name}={index}"
+            for name in loop.nested.get(index, {}):
+                kept = missing(exit_of(path, name, 0))
+                if kept is not None and blocking_names(kept, needed):
+                    run.add(name)
+            kept = missing(end_of(path))
             if kept is not None and blocking_names(kept, needed):
-                run.add(name)
-        kept = missing(end_of(path))
-        if kept is not None and blocking_names(kept, needed):
-            resumable = False
-    scan = "range" if run else steps.scan
-    return Steps(
-        scan,
-        steps.before,
-        steps.loop,
-        steps.iterations,
-        tuple(sorted(run)),
-        steps.go_on,
-        steps.from_start or not resumable,
+                resumable = False
+    return replace(
+        steps,
+        scan="range" if run else steps.scan,
+        run_nested=tuple(sorted(run)),
+        from_start=steps.from_start or not resumable,
     )

@@ -14,11 +14,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import CodeType, ModuleType
 from typing import Any
 
+from flordb import session
 from flordb.record.rng import get_states, set_states
+from flordb.replay.replayer import Replayer
 
 Ranges = Sequence[tuple[int, int]]
 _NAME = "__flordb_observing__"
@@ -26,10 +28,13 @@ _NAME = "__flordb_observing__"
 
 @contextmanager
 def observing() -> Iterator[None]:
-    """Leaves the process's generators of random numbers as they were."""
+    """Leaves the process's generators of random numbers, and the replay's position, as they were."""
+    replayer = session.peek()
+    aside = replayer.aside() if isinstance(replayer, Replayer) else nullcontext()
     before = get_states()
     try:
-        yield
+        with aside:
+            yield
     finally:
         set_states(before)
 

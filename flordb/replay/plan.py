@@ -209,7 +209,7 @@ class _Planner:
         self.starts[want.file] = record.start
         want = replace(want, version=record.version)
         boundaries = self.snapshots(want).boundaries()
-        alone = steps.loop is not None and not boundaries
+        alone = bool(steps.loops) and not boundaries
         if alone:
             # Nothing to restore: the whole run again, believed only where it equals the record.
             steps = replace(steps, from_start=True)
@@ -224,11 +224,11 @@ class _Planner:
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""
         steps = task.steps
-        if parts < 2 or steps.loop is None or steps.from_start or steps.go_on:
+        if parts < 2 or len(steps.loops) != 1 or steps.from_start or steps.go_on:
             return [task]
         record = self.record(task.want)
         boundaries = self.snapshots(task.want).boundaries()
-        known = sorted(record.loops[steps.loop].iterations)
+        known = sorted(record.loops[steps.loops[0]].iterations)
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
         found = []
         for part in chunks(wanted, parts):
@@ -310,11 +310,10 @@ def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
 
 
 def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, ...]:
-    if steps.loop is None:
-        return ()
-    loop = record.loops[steps.loop]
-    run = executed(steps, loop, boundaries)
-    notes = [f"{len(run)} of {len(loop.iterations)} iterations of {steps.loop!r}"]
+    notes = []
+    for loop in (record.loops[name] for name in steps.loops):
+        run = executed(steps, loop, boundaries)
+        notes.append(f"{len(run)} of {len(loop.iterations)} iterations of {loop.name!r}")
     if steps.run_nested:
         notes.append(f"runs the nested loop {', '.join(steps.run_nested)}")
     if steps.from_start:

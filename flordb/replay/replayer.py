@@ -14,10 +14,11 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from flordb.errors import ReplayError, SnapshotError
+from flordb.record import rng
 from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
 from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable
-from flordb.record.restore import restore
+from flordb.record.restore import generators_of, restore
 from flordb.record.values import Deferred, Repr, freeze
 from flordb.replay.recorded import Recorded
 from flordb.replay.task import Job
@@ -59,14 +60,37 @@ class Replayer:
         self._snapshots = SnapshotStore(_path(job.snapshots))
         self._objects = ObjectStore(_path(job.objects))
         self._boundaries = self._snapshots.boundaries()
+        self._observing = False
         self._started = False
+        self._first: dict[str, Any] | None = None
+        self._begun: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Before the script begins: the generators of random numbers as the run's process had them.
+
+        Those of Python and NumPy are unknown; `_start` finds out whether it matters.
+        """
+        if START in self._boundaries:
+            self._first = generators_of(self._snapshots.load(START), self._objects)
+            rng.begin_as(self._first)
+        self._begun = rng.get_states()
 
     def _start(self) -> None:
-        """At the script's first call, as in the record: the generators of random numbers."""
-        if not self._started:
-            self._started = True
-            if START in self._boundaries:
-                restore(self._snapshots.load(START), self._objects, None, {})
+        """At the script's first call the record knows all generators."""
+        if self._started:
+            return
+        self._started = True
+        if self._first is None:
+            return
+        now = rng.get_states()
+        drawn = set(rng.differing(self._begun, now)) & set(rng.differing(self._first, now))
+        if drawn:
+            raise ReplayError(
+                f"the script draws unseeded random numbers ({', '.join(sorted(drawn))}) before its "
+                "first flor call, so its set-up cannot be repeated; seed them, or call flor.arg "
+                "first"
+            )
+        rng.set_states(self._first)
 
     # What scripts call.
 
@@ -81,7 +105,7 @@ class Replayer:
             if self._collecting:
                 self._write({"k": "log", "c": self._number(self._context), "n": name, **fields})
                 self.counts[name] += 1
-        else:
+        elif not self._observing:
             self._compare(key, occurrence, fields)
         return value
 
@@ -120,6 +144,23 @@ class Replayer:
         finally:
             self._checkpoint = outer
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While a hindsight statement runs: loops that it enters are run, not skipped, and count
+        for nothing; what it logs besides the wanted names is no part of the record."""
+        context, entries, occurrences = self._context, self._context.entries, self._occurrences
+        self._context.entries = dict(entries) if entries else None
+        self._occurrences = dict(occurrences)
+        outer, self._observing = self._observing, True
+        try:
+            yield
+        finally:
+            self._observing = outer
+            wanted = {k: n for k, n in self._occurrences.items() if k[1] in self.counts}
+            self._occurrences = {**occurrences, **wanted}
+            self._context = context
+            context.entries = entries
+
     def commit(self) -> None:
         # What follows belongs to another run.
         self._leave()
@@ -129,7 +170,9 @@ class Replayer:
     def _loop(self, name: str, iterable: Iterable[T], frame: FrameType) -> Iterator[T]:
         self._start()
         outer = self._context
-        if outer.parent is None:
+        if self._observing:
+            yield from self._inner_loop(name, iterable, outer)
+        elif outer.parent is None:
             yield from self._top_loop(name, iterable, frame, outer)
         elif outer is self._top and not self._runs(name):
             yield from self._nested_loop(name, iterable, frame, outer)
@@ -164,7 +207,7 @@ class Replayer:
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
     ) -> Iterator[T]:
         entry = outer.enter(name)
-        if name == self.steps.loop:
+        if name in self.steps.loops:
             yield from self._iterate(name, entry, iterable, frame, outer)
         elif name in self.steps.before:
             boundary = exit_of("", name, entry)
@@ -184,6 +227,7 @@ class Replayer:
             self._restore(enter, frame, check=False)
         elif not self.job.exact_or_nothing:
             raise ReplayError(f"there is no snapshot at the beginning of the loop {name!r}")
+        go_on = self.steps.go_on or name != self.steps.loops[-1]
         items = enumerate(iterable)
         may_skip = is_repeatable(iterable) and not self.steps.from_start
         position = 0
@@ -208,7 +252,7 @@ class Replayer:
             finished = True
         finally:
             self._context, self._top, self._collecting = outer, None, True
-            if not self.steps.go_on and (finished or left_by_code(frame)):
+            if not go_on and (finished or left_by_code(frame)):
                 self._leave()
         boundary = exit_of("", name, entry)
         if finished and boundary in self._boundaries and not self.steps.from_start:

@@ -15,16 +15,16 @@ class Steps:
     """Which parts of the script a replay executes.
 
     ``before``: top-level loops that are skipped, their state loaded from the snapshot at their
-    exit. ``loop``: the top-level loop that is iterated, if any; ``iterations``: its indexes whose
-    values are wanted (None: all that the run completed). ``run_nested``: loops nested in it that
-    are executed; the others are skipped where they have a snapshot. ``go_on``: whether the
-    script goes on after that loop. ``from_start``: every iteration from the first is executed,
-    because a snapshot could not give all that the statement depends on.
+    exit. ``loops``: the top-level loops that are iterated, in order; ``iterations``: the indexes
+    whose values are wanted (None: all that the run completed). ``run_nested``: loops nested in
+    them that are executed; the others are skipped where they have a snapshot. ``go_on``: whether
+    the script goes on after the last of the loops. ``from_start``: every iteration from the first
+    is executed, because a snapshot could not give all that the statement depends on.
     """
 
     scan: str
     before: tuple[str, ...] = ()
-    loop: str | None = None
+    loops: tuple[str, ...] = ()
     iterations: tuple[int, ...] | None = None
     run_nested: tuple[str, ...] = ()
     go_on: bool = False
@@ -65,7 +65,7 @@ class Job:
     def load(path: Path) -> Job:
         fields = json.loads(path.read_text())
         steps = fields.pop("steps")
-        for name in ("before", "run_nested"):
+        for name in ("before", "loops", "run_nested"):
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])

@@ -47,6 +47,7 @@ def work(job_file: Path) -> NoReturn:
     session.replace(replayer)
     path = os.path.join(job.workspace, job.script)
     try:
+        replayer.prepare()
         text = Path(path).read_text()
         run_script(text, path, job.observed.get(job.script, ()))
     except SystemExit as error:
