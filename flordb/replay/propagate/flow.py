@@ -11,7 +11,7 @@ import ast
 from enum import IntEnum
 
 from flordb.replay.propagate.names import BUILTINS, binds, parameters
-from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit, blocks_of
+from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit, Words, blocks_of
 
 
 class Bound(IntEnum):
@@ -94,14 +94,15 @@ def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
     """Follow the way from the head of the scope down to the slot."""
     best = Bound.NEVER
     here, position = block, index
+    tests: set[Words] = set()
     while True:
         done = _run([unit.node for unit in here.units[:position]])
         if name in done or done is _GONE:
             return Bound.ALWAYS
+        if _bound_under_the_same_test(name, here.units[:position], tests):
+            return Bound.ALWAYS
         if any(name in binds(unit.node) for unit in here.units[:position]):
             best = Bound.MAYBE
-        if any(isinstance(u.node, ast.Delete) for u in here.units[:position]):
-            best = max(best, Bound.NEVER)
         owner = here.owner
         if owner is scope or owner.block is None:
             break
@@ -109,10 +110,20 @@ def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
         if state is Bound.ALWAYS:
             return state
         best = max(best, state)
+        if isinstance(owner.node, ast.If) and here.part == "body":
+            tests.add(owner.words)
         here, position = owner.block, owner.index
     if best is Bound.NEVER and _bound_later_in_a_loop(name, block, scope):
         best = Bound.MAYBE
     return best
+
+
+def _bound_under_the_same_test(name: str, units: list[Unit], tests: set[Words]) -> bool:
+    """Whether an earlier `if` of the same test as one round the slot binds the name."""
+    return any(
+        unit.words in tests and isinstance(unit.node, ast.If) and name in _run(unit.node.body)
+        for unit in units
+    )
 
 
 def _from_header(name: str, owner: Unit, block: Block) -> Bound:

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from flordb.replay.propagate.calls import single_call
 from flordb.replay.propagate.similar import LEAST, inside_alike, likeness
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, Words
 
@@ -40,9 +41,11 @@ class Matching:
         self.sure: dict[Unit, float] = {}
         self._hidden = frozenset(hidden)
         self._known: dict[tuple[int, int], float] = {}
+        self._moved_out = _moved_out(new, old) | _moved_out(old, new)
         self._match(old, new)
 
     def _match(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        self._same_text(old, new)
         for path in new:
             if path in old:
                 self._pair(new[path].root, old[path].root, 1.0)
@@ -76,17 +79,24 @@ class Matching:
     def align(self, new: Block, old: Block) -> None:
         """Match the statements of two blocks that are still free, between those matched already."""
         self._same_names(new, old)
-        fixed = _rising(
-            [
-                (unit.index, self.to_old[unit].index)
-                for unit in new.units
-                if unit in self.to_old and self.to_old[unit].block is old
-            ]
-        )
+        mine, theirs = self._in_order(new), self._in_order(old)
+        places = {unit: index for index, unit in enumerate(theirs)}
+        matched = [(i, self.to_old.get(unit)) for i, unit in enumerate(mine)]
+        fixed = _rising([(i, places[other]) for i, other in matched if other in places])
         at, there = 0, 0
-        for i, j in [*fixed, (len(new.units), len(old.units))]:
-            self._fill(new.units[at:i], old.units[there:j])
+        for i, j in [*fixed, (len(mine), len(theirs))]:
+            self._fill(mine[at:i], theirs[there:j])
             at, there = i + 1, j + 1
+
+    def _in_order(self, block: Block, depth: int = 3) -> list[Unit]:
+        """The statements of a block; before a call of a moved-out function, those of its body."""
+        found: list[Unit] = []
+        for unit in block.units:
+            function = self._moved_out.get(unit)
+            if function is not None and depth:
+                found += self._in_order(function.blocks[0], depth - 1)
+            found.append(unit)
+        return found
 
     def _same_names(self, new: Block, old: Block) -> None:
         """Functions and classes are themselves by name, in whatever order they stand."""
@@ -166,6 +176,14 @@ class Matching:
                 j += 1
         return pairs
 
+    def _same_text(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
+        """A telling statement that occurs once in both versions is itself, wherever it stands."""
+        mine, theirs = self._left(new, self.to_old), self._left(old, self.to_new)
+        for words, units in mine.items():
+            others = theirs.get(words, [])
+            if len(units) == len(others) == 1 and _is_telling(units[0]):
+                self._pair(units[0], others[0], 1.0)
+
     def _moved_files(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
         """Files that only one version has by that path are matched by what is in them."""
         mine = [s.root for p, s in new.items() if s.root not in self.to_old]
@@ -193,32 +211,34 @@ class Matching:
 
     def _moved_statements(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
         """Statements left over on both sides that occur once are the same ones, moved."""
-        mine, theirs = self._left(new, self.to_old), self._left(old, self.to_new)
         joined: dict[tuple[Block, Block], int] = {}
-        for key, units in mine.items():
-            others = theirs.get(key, [])
-            if len(units) != 1 or len(others) != 1 or len(key) < 4:
-                continue
-            unit, other = units[0], others[0]
-            if unit in self.to_old or other in self.to_new:
-                continue
-            if unit.blocks and self.likeness(unit, other) < 0.6:
-                continue
-            self._pair(unit, other, 0.9)
-            if unit.block is not None and other.block is not None:
-                pair = (unit.block, other.block)
-                joined[pair] = joined.get(pair, 0) + 1
+        for renamed in (False, True):
+            mine = self._left(new, self.to_old, renamed)
+            theirs = self._left(old, self.to_new, renamed)
+            for key, units in mine.items():
+                others = theirs.get(key, [])
+                if len(units) != 1 or len(others) != 1 or not _is_known_by(key, renamed):
+                    continue
+                unit, other = units[0], others[0]
+                if unit in self.to_old or other in self.to_new:
+                    continue
+                if unit.blocks and self.likeness(unit, other) < 0.6:
+                    continue
+                self._pair(unit, other, 0.7 if renamed else 0.9)
+                if unit.block is not None and other.block is not None:
+                    pair = (unit.block, other.block)
+                    joined[pair] = joined.get(pair, 0) + 1
         for (block, other_block), _ in sorted(joined.items(), key=lambda item: -item[1]):
             self.align(block, other_block)
 
     def _left(
-        self, sources: Mapping[str, Source], done: Mapping[Unit, Unit]
+        self, sources: Mapping[str, Source], done: Mapping[Unit, Unit], renamed: bool = False
     ) -> dict[Words, list[Unit]]:
         found: dict[Words, list[Unit]] = defaultdict(list)
         for source in sources.values():
             for unit in source.units:
                 if unit not in done and unit not in self._hidden:
-                    found[unit.words].append(unit)
+                    found[unit.shape if renamed else unit.words].append(unit)
         return found
 
     def _upwards(self, new: Mapping[str, Source]) -> None:
@@ -236,6 +256,35 @@ class Matching:
                     fits = other.kind == unit.kind and other not in self.to_new
                     if fits and other.block is not None and inside_alike(unit, other) > 0.3:
                         self._pair(unit, other, 0.7)
+
+
+def _moved_out(mine: Mapping[str, Source], others: Mapping[str, Source]) -> dict[Unit, Unit]:
+    """The only call of each function that just this version has: there, its body is run."""
+    known = {name for source in others.values() for name in _function_names(source)}
+    found: dict[Unit, Unit] = {}
+    for source in mine.values():
+        for unit in source.units:
+            if isinstance(unit.node, FUNCTIONS) and unit.node.name not in known:
+                call = single_call(unit, mine.values())
+                if call is not None and unit not in call.above():
+                    found[call] = unit
+    return found
+
+
+def _function_names(source: Source) -> set[str]:
+    return {unit.node.name for unit in source.units if isinstance(unit.node, FUNCTIONS)}
+
+
+def _is_known_by(key: Words, renamed: bool) -> bool:
+    """Whether words (or a shape) that occur once are enough to know a statement again."""
+    if not renamed:
+        return len(key) >= 4
+    return sum(word[0] in ".=#" for word in key) >= 2
+
+
+def _is_telling(unit: Unit) -> bool:
+    """Whether a statement says enough to be known by its words alone."""
+    return not unit.blocks and sum(word[0] != "<" for word in unit.words) >= 3
 
 
 def _free_definitions(sources: Mapping[str, Source], done: Mapping[Unit, Unit]) -> list[Unit]:

@@ -10,11 +10,11 @@ from flordb.replay.propagate.edit import Edit, apply, line_of_slot, statement_te
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
-from flordb.replay.propagate.names import outside
-from flordb.replay.propagate.place import Place, places
+from flordb.replay.propagate.names import binds, outside, parameters
+from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer, Renames
 from flordb.replay.propagate.statement import Statement, statement_at
-from flordb.replay.propagate.units import Block, Source, Unit, read_source
+from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, read_source
 
 
 class Matcher:
@@ -47,7 +47,8 @@ class Matcher:
         statement = statement_at(self._new[site.file], site)
         matching = self._matching(frozenset({statement.unit}))
         reasons: list[str] = []
-        candidates = places(matching, statement.unit)
+        placer = Placer(matching, list(self._old.values()), list(self._new.values()))
+        candidates = placer.places(statement.unit)
         for place in candidates[:3]:
             if place.weight < 0.4 * candidates[0].weight:
                 break
@@ -89,7 +90,7 @@ class Matcher:
         edit = Edit(source.path, line_of_slot(block, index), text, "statement")
         patched, where = apply(source.lines, [edit])
         insertions = tuple(Insertion(source.path, a, b, kind) for a, b, kind in where)
-        return Patch({source.path: patched}, insertions, table, tuple(place.notes))
+        return Patch({source.path: patched}, insertions, table, ())
 
     def _table(
         self, names: Iterable[str], renames: Renames, statement: Statement, block: Block, index: int
@@ -101,21 +102,40 @@ class Matcher:
             there = how_bound(name, block, index)
             assert unit.block is not None
             here = how_bound(name, unit.block, unit.index)
+            other = renames.old_name(name)
+            renamed = other is not None and other != name
+            if other and renamed and how_bound(other, block, index) >= max(here, Bound.MAYBE):
+                table[name] = other
+                continue
             if there is not Bound.NEVER:
+                taken = renames.taken_by(name)
+                if taken is not None:
+                    raise Refused(
+                        f"`{name}` of {source.path} is what the newer version calls `{taken}`"
+                    )
                 if there < here:
                     raise Refused(
                         f"`{name}` is not bound on every way to line "
                         f"{line_of_slot(block, index)} of {source.path}"
                     )
                 continue
-            if here is Bound.NEVER and source.has_star_import:
-                continue
-            other = renames.old_name(name)
-            if other and other != name and how_bound(other, block, index) >= max(here, 1):
-                table[name] = other
+            if source.has_star_import and not _is_variable(name, unit):
                 continue
             raise Refused(f"`{name}` is not defined in {source.path}")
         return table
+
+
+def _is_variable(name: str, unit: Unit) -> bool:
+    """Whether a statement assigns the name in the newer version, so that no import brings it."""
+    return any(
+        name in binds(other.node)
+        for other in unit.source.units
+        if not isinstance(other.node, (ast.Import, ast.ImportFrom, *FUNCTIONS, ast.ClassDef))
+    ) or any(
+        name in parameters(other.node)
+        for other in unit.above()
+        if isinstance(other.node, FUNCTIONS)
+    )
 
 
 def _slots(place: Place) -> list[int]:

@@ -2,22 +2,28 @@
 
 Witnesses are the statement's neighbours on both sides as far as the older version has them, and
 the compound statements round it. A neighbour says which block, and that the slot is behind or
-before it; nearer neighbours say it louder.
+before it; nearer neighbours say it louder. Code that only one version has in a function of its
+own, or under a `with`, a `try` or an `if`, is looked at as if it stood where it is called.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flordb.replay.propagate.calls import single_call
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
+from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 
 _FAR = 12
 """Neighbours further away than this say nothing."""
 _SHARE = 0.5
 """How loud a neighbour speaks compared with the next nearer one."""
+_OWNER = 0.3
+"""How loud the statement round the site speaks."""
+_MOVED_OUT = 1.5
+"""What speaks for a function that took the site's nearest neighbours with it."""
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
@@ -26,7 +32,7 @@ class Witness:
     """A neighbour in the newer version and what it says of a block of the older one.
 
     The slot is behind statement ``index`` of ``block`` where ``before`` (the neighbour stands
-    before the statement), else at or before it.
+    before the statement), else at or before it. ``near``: nothing stands between.
     """
 
     unit: Unit
@@ -39,112 +45,111 @@ class Witness:
 
 @dataclass
 class Place:
-    """A block of the older version with what speaks for it, and the slots that fit best."""
+    """A block of the older version, what speaks for it, and its slots that fit best."""
 
     block: Block
     weight: float = 0.0
     witnesses: list[Witness] = field(default_factory=list)
     low: int = 0
     high: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
-def places(matching: Matching, unit: Unit) -> list[Place]:
-    """The candidate blocks for a statement, the best first."""
-    found = _by_neighbours(matching, unit)
-    if not found:
-        found = _by_owner(matching, unit)
-    for place in found.values():
-        _settle(place, matching, unit)
-    return sorted(found.values(), key=lambda place: -place.weight)
+class Placer:
+    """Finds the places for statements. Parameters: the matching, and the files of both versions."""
 
+    def __init__(self, matching: Matching, old: Sequence[Source], new: Sequence[Source]) -> None:
+        self._matching, self._old, self._new = matching, old, new
 
-def _by_neighbours(matching: Matching, unit: Unit) -> dict[Block, Place]:
-    """Blocks named by the neighbours; where none is known, by those of the statement round it."""
-    child: Unit = unit
-    while child.block is not None:
+    def places(self, unit: Unit) -> list[Place]:
+        """The candidate blocks for a statement, the best first."""
         found: dict[Block, Place] = {}
-        for witness in _witnesses(matching, child):
+        for witness in self._witnesses(unit):
             place = found.setdefault(witness.block, Place(witness.block))
             place.witnesses.append(witness)
             place.weight += witness.weight
-        owner = child.block.owner
-        if found or matching.to_old.get(owner) is not None:
-            _add_owner(found, matching, child.block)
-            return found
-        if not _is_see_through(owner):
-            return {}
-        child = owner
-    return {}
+        self._add_owner(found, unit)
+        self._add_moved_out(found)
+        for place in found.values():
+            _settle(place)
+        return sorted(found.values(), key=lambda place: -place.weight)
 
+    def _witnesses(self, unit: Unit) -> Iterator[Witness]:
+        for before in (True, False):
+            for distance, neighbour in enumerate(self._neighbours(unit, before)):
+                if distance >= _FAR:
+                    break
+                weight = _SHARE**distance
+                near = distance == 0 and not isinstance(neighbour.node, _DEFINITIONS)
+                other = self._matching.to_old.get(neighbour)
+                if other is not None and other.block is not None:
+                    weight *= self._matching.sure[neighbour]
+                    yield Witness(neighbour, other.block, other.index, before, weight, near)
+                elif neighbour.blocks:
+                    yield from self._from_inside(neighbour, before, weight / 2)
 
-def _is_see_through(unit: Unit) -> bool:
-    """Whether what stands in a compound statement runs where the statement stands, once."""
-    return unit.kind in ("With", "Try", "If")
+    def _neighbours(self, unit: Unit, before: bool) -> Iterator[Unit]:
+        """The statements before or after, nearest first; on from the edge of a new block."""
+        place: Unit | None = unit
+        while place is not None and place.block is not None:
+            units = place.block.units
+            yield from reversed(units[: place.index]) if before else units[place.index + 1 :]
+            place = self._stands_for(place.block.owner)
 
+    def _stands_for(self, owner: Unit) -> Unit | None:
+        """The statement in whose place the inside of ``owner`` runs, where only Y has ``owner``."""
+        if owner.block is None or owner in self._matching.to_old:
+            return None
+        if owner.kind in ("With", "Try", "If"):
+            return owner
+        return single_call(owner, self._new) if isinstance(owner.node, FUNCTIONS) else None
 
-def _add_owner(found: dict[Block, Place], matching: Matching, block: Block) -> None:
-    """The block with the same part of the same owner is spoken for by the owner."""
-    owner = matching.to_old.get(block.owner)
-    if owner is None:
-        return
-    for other in owner.blocks:
-        if other.part == block.part:
-            place = found.setdefault(other, Place(other))
-            place.weight += 0.3 * matching.sure[block.owner]
-
-
-def _by_owner(matching: Matching, unit: Unit) -> dict[Block, Place]:
-    found: dict[Block, Place] = {}
-    if unit.block is not None:
-        _add_owner(found, matching, unit.block)
-    return found
-
-
-def _witnesses(matching: Matching, unit: Unit) -> Iterator[Witness]:
-    block = unit.block
-    assert block is not None
-    for before in (True, False):
-        step = -1 if before else 1
-        index, distance = unit.index + step, 1
-        while 0 <= index < len(block.units) and distance <= _FAR:
-            neighbour = block.units[index]
-            other = matching.to_old.get(neighbour)
-            if other is not None and other.block is not None:
-                weight = matching.sure[neighbour] * _SHARE ** (distance - 1)
-                near = distance == 1 and not isinstance(neighbour.node, _DEFINITIONS)
-                yield Witness(neighbour, other.block, other.index, before, weight, near)
-            elif neighbour.blocks:
-                yield from _from_inside(matching, neighbour, before, 0.5 * _SHARE ** (distance - 1))
-            index, distance = index + step, distance + 1
-
-
-def _from_inside(
-    matching: Matching, neighbour: Unit, before: bool, weight: float
-) -> Iterator[Witness]:
-    """A neighbour that the older version lacks may hold statements that it has."""
-    inside = list(neighbour.inside())
-    for unit in reversed(inside) if before else inside:
-        other = matching.to_old.get(unit)
-        if other is not None and other.block is not None:
-            yield Witness(unit, other.block, other.index, before, weight, False)
+    def _from_inside(self, neighbour: Unit, before: bool, weight: float) -> Iterator[Witness]:
+        """A neighbour that the older version lacks may hold statements that it has."""
+        if isinstance(neighbour.node, _DEFINITIONS):
             return
+        inside = list(neighbour.inside())
+        for unit in reversed(inside) if before else inside:
+            other = self._matching.to_old.get(unit)
+            if other is not None and other.block is not None:
+                yield Witness(unit, other.block, other.index, before, weight, False)
+                return
+
+    def _add_owner(self, found: dict[Block, Place], unit: Unit) -> None:
+        """The same part of the statement round the site is spoken for by that statement."""
+        place: Unit | None = unit
+        while place is not None and place.block is not None:
+            owner = self._matching.to_old.get(place.block.owner)
+            if owner is not None:
+                for other in owner.blocks:
+                    if other.part == place.block.part:
+                        best = found.setdefault(other, Place(other))
+                        best.weight += _OWNER * self._matching.sure[place.block.owner]
+                return
+            place = self._stands_for(place.block.owner)
+
+    def _add_moved_out(self, found: dict[Block, Place]) -> None:
+        """Where X runs some neighbours in a function of their own, the statement went with them."""
+        for place in found.values():
+            function = place.block.owner
+            if not isinstance(function.node, FUNCTIONS) or function in self._matching.to_new:
+                continue
+            call = single_call(function, self._old)
+            near = any(witness.near for witness in place.witnesses)
+            if near and call is not None and call.block in found:
+                place.weight += _MOVED_OUT
 
 
-def _settle(place: Place, matching: Matching, unit: Unit) -> None:
+def _settle(place: Place) -> None:
     """Find the run of slots that disagrees least with the witnesses."""
-    block = place.block
-    marks = [(w.index, w.before, w.weight) for w in place.witnesses]
     scores = []
-    for slot in range(len(block.units) + 1):
+    for slot in range(len(place.block.units) + 1):
         score = 0.0
-        for index, before, weight in marks:
-            agrees = index < slot if before else index >= slot
-            score += weight if agrees else -weight
+        for witness in place.witnesses:
+            agrees = witness.index < slot if witness.before else witness.index >= slot
+            score += witness.weight if agrees else -witness.weight
         scores.append(score)
     best = max(scores)
-    low = scores.index(best)
-    high = low
+    low = high = scores.index(best)
     while high + 1 < len(scores) and scores[high + 1] >= best - 1e-9:
         high += 1
     place.low, place.high = low, high

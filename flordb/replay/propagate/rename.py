@@ -1,8 +1,9 @@
 """Under which names the older version knows what a statement of the newer version reads.
 
 Evidence comes from statements that are matched: where both say the same but for their variables,
-each pair of variables is a vote. Names are mapped one to one, and a name that the older version
-binds in the same role stays.
+each pair of variables is a vote. Names are mapped one to one; a name that the older version binds
+in the same role stays; and two names that are bound in different ways (by an import, by an
+assignment) are not one another's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from flordb.replay.propagate.names import binds, parameters
 from flordb.replay.propagate.tokens import is_variable
 from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
 
+_LEAST = 2
+"""The votes that a rename needs."""
+
 
 class Renames:
     """The votes of a matching for the names of one scope of the newer version in one of the older.
@@ -27,14 +31,14 @@ class Renames:
 
     def __init__(self, matching: Matching, new: Unit, old: Block) -> None:
         self._mine, self._theirs = _chain(new), _chain(old.scope)
-        self.votes: dict[str, Counter[str]] = {}
-        self.reverse: dict[str, Counter[str]] = {}
+        self._votes: dict[str, Counter[str]] = {}
+        self._reverse: dict[str, Counter[str]] = {}
         self._collect(matching)
 
     def _collect(self, matching: Matching) -> None:
         for unit in (u for scope in self._mine for u in _own_units(scope)):
             other = matching.to_old.get(unit)
-            if other is None or other.scope not in self._theirs:
+            if other is None or other.scope not in self._theirs or _is_definition(unit):
                 continue
             for name, old_name, weight in _pairs(unit, other):
                 self._vote(name, old_name, weight)
@@ -45,22 +49,60 @@ class Renames:
                     self._vote(name, old_name, 2)
 
     def _vote(self, name: str, old_name: str, weight: int) -> None:
-        self.votes.setdefault(name, Counter())[old_name] += weight
-        self.reverse.setdefault(old_name, Counter())[name] += weight
+        self._votes.setdefault(name, Counter())[old_name] += weight
+        self._reverse.setdefault(old_name, Counter())[name] += weight
 
     def old_name(self, name: str) -> str | None:
         """The older version's name of a variable, or None where the evidence names none.
 
         The answer may be the same name.
         """
-        votes = self.votes.get(name)
+        votes = self._votes.get(name)
         if not votes:
             return None
         (best, count), *rest = votes.most_common(2)
-        if count < 2 or (rest and rest[0][1] * 2 > count):
+        if best == name:
+            return name
+        if count < _LEAST or (rest and rest[0][1] * 2 > count):
             return None
-        back, _ = self.reverse[best].most_common(1)[0]
-        return best if back == name else None
+        if self._reverse[best].most_common(1)[0][0] != name:
+            return None
+        return best if self._same_role(name, best) else None
+
+    def taken_by(self, old_name: str) -> str | None:
+        """Which other name of the newer version the older one means by ``old_name``, if any."""
+        votes = self._reverse.get(old_name)
+        if not votes or old_name in votes:
+            return None
+        best, count = votes.most_common(1)[0]
+        sure = count > 2 * _LEAST and self._votes[best].most_common(1)[0][0] == old_name
+        return best if sure else None
+
+    def _same_role(self, name: str, old_name: str) -> bool:
+        """Whether both are bound in the same kind of way, so far as both are bound here."""
+        mine = {kind for scope in self._mine for kind in _how_bound(name, scope)}
+        theirs = {kind for scope in self._theirs for kind in _how_bound(old_name, scope)}
+        return not mine or not theirs or bool(mine & theirs)
+
+
+def _how_bound(name: str, scope: Unit) -> Iterator[str]:
+    """The kinds of statement that bind a name in a scope."""
+    if isinstance(scope.node, FUNCTIONS) and name in parameters(scope.node):
+        yield "variable"
+    for unit in _own_units(scope):
+        if _is_definition(unit):
+            bound = name == getattr(unit.node, "name", None)
+        else:
+            bound = name in unit.words and (bool(unit.blocks) or name in binds(unit.node))
+        if bound:
+            yield _ROLES.get(unit.kind, "variable")
+
+
+_ROLES = {"Import": "import", "ImportFrom": "import", "FunctionDef": "code", "ClassDef": "code"}
+
+
+def _is_definition(unit: Unit) -> bool:
+    return isinstance(unit.node, (*FUNCTIONS, ast.ClassDef))
 
 
 def _chain(scope: Unit) -> list[Unit]:
@@ -75,14 +117,12 @@ def _own_units(scope: Unit) -> Iterator[Unit]:
 
 def _pairs(new: Unit, old: Unit) -> Iterator[tuple[str, str, int]]:
     """Variables that stand for each other in two matched statements; a binding counts double."""
-    if new.shape == old.shape:
-        aligned = list(zip(new.words, old.words, strict=True))
-    else:
-        aligned = list(_aligned(new, old))
+    same = new.shape == old.shape
+    aligned = zip(new.words, old.words, strict=True) if same else _aligned(new, old)
     bound = binds(new.node) if not new.blocks else set()
     for word, other in aligned:
         if is_variable(word) and is_variable(other):
-            yield word, other, 3 if word in bound else 2 if new.shape == old.shape else 1
+            yield word, other, 3 if word in bound else 2 if same else 1
 
 
 def _aligned(new: Unit, old: Unit) -> Iterator[tuple[str, str]]:
@@ -98,7 +138,7 @@ def _parameter_pairs(new: Unit, old: Unit) -> Iterator[tuple[str, str]]:
     if not isinstance(new.node, FUNCTIONS) or not isinstance(old.node, FUNCTIONS):
         return
     mine, theirs = parameters(new.node), parameters(old.node)
-    for name in mine & theirs:
+    for name in sorted(mine & theirs):
         yield name, name
     a = [p.arg for p in new.node.args.args]
     b = [p.arg for p in old.node.args.args]
@@ -113,4 +153,5 @@ class Renamer(ast.NodeTransformer):
         self.table = table
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
+        """Give a variable its older name."""
         return ast.copy_location(ast.Name(self.table.get(node.id, node.id), node.ctx), node)

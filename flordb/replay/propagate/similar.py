@@ -13,6 +13,8 @@ from flordb.replay.propagate.units import FUNCTIONS, Unit, Words
 _Key = TypeVar("_Key", str, Words)
 LEAST = 0.45
 """Below this, two statements are not taken for versions of one another."""
+_OTHER_CALL = 0.6
+"""What is left of the likeness of two statements that call different functions."""
 
 
 def likeness(new: Unit, old: Unit) -> float:
@@ -48,9 +50,19 @@ def _words_alike(new: Unit, old: Unit) -> float:
     if new.words == old.words:
         return 1.0
     score = _weighted_dice(new.bag, old.bag)
+    if _called(new.node) != _called(old.node):
+        score *= _OTHER_CALL
     if new.shape == old.shape and len(new.words) > 3:
         score = max(score, 0.55 + 0.4 * score)
     return score
+
+
+def _called(node: ast.AST) -> str | None:
+    """The last name of what a statement calls, where the call is all of it or all it assigns."""
+    if not isinstance(node, (ast.Expr, ast.Assign)) or not isinstance(node.value, ast.Call):
+        return None
+    func = node.value.func
+    return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
 
 
 def _weighted_dice(a: Counter[str], b: Counter[str]) -> float:
