@@ -25,7 +25,7 @@ class Settings:
     disabled: bool = False
     """Record nothing (every call becomes a pass-through)."""
     epsilon: float = 0.0667
-    """ε of equation 4.4: the share of the training time that snapshots may take."""
+    """ε of equation 4.4: the share of the training time that snapshots may take; 1: take all."""
     restore_ratio: float = 1.38
     """c of equation 4.4: restore time over materialization time, until it has been observed."""
     flush_seconds: float = 0.1

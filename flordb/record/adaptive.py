@@ -28,7 +28,12 @@ class Adaptive:
         return min(1 / (1 + self.restore_ratio), self.epsilon)
 
     def pays(self, computed: float) -> bool:
-        """Whether to take the snapshots of an iteration after ``computed`` seconds of training."""
+        """Whether to take the snapshots of an iteration after ``computed`` seconds of training.
+
+        With ε of 1 or more all are taken, whatever they cost.
+        """
+        if self.epsilon >= 1:
+            return True
         return self.spent + self.expected < computed * self.share
 
     def took(self, seconds: float) -> None:

@@ -258,7 +258,9 @@ class _Planner:
 
     def record(self, want: Want) -> Recorded:
         if want.file not in self._records:
-            self._records[want.file] = recorded(self.run_file(want))
+            record = self._records[want.file] = recorded(self.run_file(want))
+            if record.version is None and record.version_why is None and self.project.has_git:
+                record.version = history.version_of(self.project.root, want.file)
         return self._records[want.file]
 
     def run_file(self, want: Want) -> RunFile:

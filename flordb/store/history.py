@@ -9,6 +9,7 @@ commit that holds the exact code of a run (parent: HEAD); a run's *record* is th
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -355,6 +356,17 @@ def kept_runs(root: Path) -> dict[str, str]:
     listed = _line(root, "for-each-ref", "--format=%(refname) %(objectname)", _KEEP)
     pairs = (line.split() for line in listed.splitlines())
     return {ref.removeprefix(_KEEP): commit for ref, commit in pairs}
+
+
+def version_of(root: Path, run_file: str) -> str | None:
+    """The version of a run whose run file does not say it (it was cut off before that line)."""
+    kept = kept_runs(root).get(run_file)
+    refs = _flor_refs(root)
+    if kept is not None or not refs:
+        return kept
+    message = f"--grep=^flordb: run {re.escape(run_file)}$"
+    parents = _line(root, "log", "-1", "--format=%P", message, *refs).split()
+    return parents[-1] if parents else None
 
 
 def settle(project: Project, ended: Iterable[str]) -> int:

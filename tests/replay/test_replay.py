@@ -1,0 +1,327 @@
+"""What a replay does when things are not as they should be, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from flordb.replay.execute import execute
+from flordb.settings import load
+from tests.replay.support import acquire, plan
+
+SCRIPT = """
+import flordb as flor, random
+random.seed(flor.arg("seed", 3))
+weights = [0.0]
+for epoch in flor.loop("epoch", range(6)):
+    total = 0.0
+    for step in flor.loop("step", range(4)):
+        weights[0] += random.random()
+        total += weights[0]
+        flor.log("loss", total)
+    weights.append(total)
+    flor.log("mean", total / 4)
+flor.log("end", sum(weights))
+"""
+EPOCH = '    flor.log("mean", total / 4)\n'
+
+
+def _record(sandbox, text: str = SCRIPT, **env: str) -> None:
+    sandbox.write("train.py", text)
+    sandbox.commit()
+    sandbox.run("train.py", **env)
+
+
+def _add(sandbox, after: str, line: str, text: str = SCRIPT) -> None:
+    assert text.count(after) == 1
+    sandbox.write("train.py", text.replace(after, after + line))
+
+
+def test_replay_leaves_everything_of_the_users_as_it_was(sandbox) -> None:
+    text = SCRIPT + (
+        "import os, shutil, pathlib\n"
+        "open('out/metrics.txt', 'w').write('overwritten')\n"
+        "open('out/deep/er.txt', 'a').write('appended')\n"
+        "os.remove('out/old.txt')\n"
+        "os.rename('out/a.txt', 'out/b.txt')\n"
+        "os.makedirs('out/new/folder')\n"
+        "shutil.rmtree('out/tree')\n"
+        "pathlib.Path('single.log').write_text('x')\n"
+        "flor.log('listing', sorted(os.listdir('out')))\n"
+    )
+    sandbox.write(".gitignore", "out/\n*.log\n")
+
+    def fill() -> None:
+        for name in ("metrics.txt", "deep/er.txt", "old.txt", "a.txt", "tree/x.txt"):
+            sandbox.write(f"out/{name}", f"the user's {name}\n")
+        sandbox.write("single.log", "the user's log\n")
+
+    fill()
+    _record(sandbox, text)
+    (sandbox.root / "out" / "b.txt").unlink()
+    for name in ("new/folder", "new"):
+        (sandbox.root / "out" / name).rmdir()
+    fill()
+    _add(sandbox, "flor.log('listing', sorted(os.listdir('out')))\n", "flor.log('h', 1)\n", text)
+    sandbox.write("staged.txt", "staged\n")
+    sandbox.git("add", "staged.txt")
+    before = sandbox.everything_of_the_users()
+    values, _, report = acquire(sandbox, ["h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert values == {("", "h"): [1]}
+    assert sandbox.everything_of_the_users() == before
+
+
+def test_replay_may_not_write_to_the_users_files_by_absolute_path(sandbox) -> None:
+    target = sandbox.write("precious.txt", "mine\n")
+    text = SCRIPT + f"open({str(target)!r}, 'w').write('run')\nflor.log('last', 1)\n"
+    _record(sandbox, text)
+    target.write_text("mine\n")
+    _add(sandbox, "flor.log('last', 1)\n", "flor.log('h', 1)\n", text)
+    _, _, report = acquire(sandbox, ["h"])
+    assert target.read_text() == "mine\n"
+    assert "a replay may not change" in report.failures[0].reason
+    assert "train.py:" in report.failures[0].reason
+
+
+def test_workspaces_are_removed(sandbox, environment) -> None:
+    _record(sandbox)
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n')
+    acquire(sandbox, ["h"])
+    workspaces = f"{environment['XDG_CACHE_HOME']}/flordb/workspaces"
+    assert os.listdir(workspaces) == []
+    assert list(sandbox.project.temporary.iterdir()) == []
+
+
+def test_iterations_that_are_wanted_are_the_only_ones_that_run(sandbox, tmp_path) -> None:
+    # Files in the system's temporary folder are not the user's: the script may count there.
+    counter = tmp_path / "steps"
+    text = SCRIPT.replace(
+        "        total += weights[0]\n",
+        f"        total += weights[0]\n        open({str(counter)!r}, 'a').write(f'{{epoch}} ')\n",
+    )
+    _record(sandbox, text)
+    counter.unlink()
+    after = '        flor.log("loss", total)\n'
+    _add(sandbox, after, '        flor.log("h", total)\n', text)
+    values, chosen, report = acquire(sandbox, ["h"], iterations=(2, 3))
+    assert not report.anomalies
+    assert sorted(counter.read_text().split()) == ["2"] * 4 + ["3"] * 4
+    expected = sandbox.logged("loss")[8:16]
+    assert [v for found in values.values() for v in found] == expected
+    assert {task.scan for task in chosen.tasks} == {"range"}
+
+
+@pytest.mark.parametrize("keep", [(), (0,), (1, 4), (3,)])
+def test_fewer_snapshots_cost_time_and_never_a_wrong_value(sandbox, keep) -> None:
+    _record(sandbox)
+    snapshots = next(sandbox.project.snapshots.iterdir())
+    for path in snapshots.iterdir():
+        name = path.name.replace("%40", "@").replace("%2F", "/")
+        if name.startswith("epoch=") and int(name[6]) not in keep:
+            path.unlink()
+    _add(sandbox, EPOCH, '    flor.log("h", [total, weights])\n')
+    values, _, report = acquire(sandbox, ["h"], iterations=(2, 5))
+    assert (report.failures, report.anomalies) == ((), ())
+    means = sandbox.logged("mean")
+    assert {path: v[0][0] / 4 for (path, _), v in values.items()} == {
+        "epoch=2": means[2],
+        "epoch=5": means[5],
+    }
+
+
+def test_without_snapshots_a_run_is_repeated_and_believed_only_where_it_is_the_same(
+    sandbox,
+) -> None:
+    _record(sandbox)
+    for path in next(sandbox.project.snapshots.iterdir()).iterdir():
+        path.unlink()
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n')
+    values, chosen, report = acquire(sandbox, ["h"])
+    assert not report.failures
+    assert [v[0] / 4 for v in values.values()] == sandbox.logged("mean")
+    assert "from the first iteration on" in " ".join(chosen.tasks[0].notes)
+
+
+def test_without_snapshots_a_run_that_comes_out_differently_gives_no_value(sandbox) -> None:
+    text = SCRIPT.replace('random.seed(flor.arg("seed", 3))', 'flor.log("go", 1)')
+    _record(sandbox, text)
+    for path in next(sandbox.project.snapshots.iterdir()).iterdir():
+        path.unlink()
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    values, _, report = acquire(sandbox, ["h"])
+    assert not any(name == "h" for _, name in values)
+    assert "it came out differently" in report.failures[0].reason
+
+
+def test_unseeded_numbers_drawn_before_the_first_call_are_refused(sandbox) -> None:
+    text = "import random\nbase = random.random()\n" + SCRIPT.replace(
+        "weights = [0.0]", "weights = [base]"
+    )
+    text = text.replace('random.seed(flor.arg("seed", 3))\n', "")
+    _record(sandbox, text)
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    values, _, report = acquire(sandbox, ["h"])
+    assert values == {}
+    assert "unseeded random numbers (random)" in report.failures[0].reason
+
+
+def test_difference_from_the_record_is_reported_with_both_values(sandbox) -> None:
+    _record(sandbox)
+    path = sandbox.run_files()[-1]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    line = next(x for x in lines if x["k"] == "log" and x["n"] == "mean")
+    true, line["v"] = line["v"], -1.0
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n')
+    _, _, report = acquire(sandbox, ["h"])
+    assert len(report.anomalies) == 1
+    assert f"mean at epoch=0 of the run of {lines[0]['tstamp'][:10]}" in report.anomalies[0]
+    assert f"recorded -1.0, replayed {true}" in report.anomalies[0]
+
+
+def test_hindsight_statement_that_draws_random_numbers_disturbs_nothing(sandbox) -> None:
+    _record(sandbox)
+    after = "        weights[0] += random.random()\n"
+    _add(sandbox, after, '        flor.log("h", random.random())\n')
+    values, _, report = acquire(sandbox, ["h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert len(values) == 24
+
+
+def test_new_code_that_adds_up_over_epochs_is_run_from_the_first_on(sandbox) -> None:
+    _record(sandbox)
+    text = SCRIPT.replace("weights = [0.0]\n", "weights = [0.0]\ngrand = 0.0\n")
+    text = text.replace(EPOCH, EPOCH + '    grand += total\n    flor.log("h", grand)\n')
+    sandbox.write("train.py", text)
+    values, _, report = acquire(sandbox, ["h"], iterations=(4,))
+    if report.failures:
+        assert report.failures[0].reason  # refused, for a stated reason: that is fine, too
+        return
+    means = sandbox.logged("mean")
+    total = 0.0
+    for mean in means[:5]:
+        total += mean * 4
+    assert values[("epoch=4", "h")] == [total]
+
+
+def test_killed_run_gives_its_completed_epochs_and_nothing_after_the_loop(sandbox) -> None:
+    text = SCRIPT.replace("    weights.append(total)\n", "    weights.append(total)\n    wait()\n")
+    text = "import time\ndef wait(): time.sleep(0.4)\n" + text
+    sandbox.write("train.py", text)
+    sandbox.commit()
+    process = sandbox.start("train.py")
+    deadline = time.time() + 30
+    while not (sandbox.run_files() and len(sandbox.logged("mean")) >= 3):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    completed = len([x for x in sandbox.lines() if x.get("w") == "iteration"])
+    new = text.replace(EPOCH, EPOCH + '    flor.log("h", total)\n') + 'flor.log("after", 1)\n'
+    sandbox.write("train.py", new)
+    values, _, report = acquire(sandbox, ["h", "after"])
+    found = [v[0] / 4 for (_, name), v in values.items() if name == "h"]
+    assert found == sandbox.logged("mean")[:completed]
+    assert [f.names for f in report.failures] == [("after",)]
+    assert "never ran" in report.failures[0].reason
+
+
+def test_run_without_a_version_is_refused_with_the_reason(folder) -> None:
+    folder.write("train.py", SCRIPT)
+    folder.run("train.py")
+    folder.git("init", "--quiet")
+    _add(folder, EPOCH, '    flor.log("h", total)\n')
+    chosen = plan(folder, ["h"])
+    assert chosen.tasks == ()
+    assert "no version: not a git repository" in chosen.refusals[0].reason
+
+
+def test_version_whose_code_no_longer_runs_fails_with_the_place(sandbox) -> None:
+    text = "import os\nif os.path.exists('gone.txt'): pass\nelse: import module_that_is_gone\n"
+    text += SCRIPT
+    sandbox.write("gone.txt", "x")
+    sandbox.write(".gitignore", "gone.txt\n")
+    _record(sandbox, text)
+    (sandbox.root / "gone.txt").unlink()
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    _, _, report = acquire(sandbox, ["h"])
+    assert "ModuleNotFoundError at train.py:3" in report.failures[0].reason
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("os.abort()", "killed by signal 6"),
+        ("os._exit(7)", "status 7"),
+        ("raise KeyError(4)", "KeyError at train.py:"),
+    ],
+)
+def test_replay_that_dies_fails_alone(sandbox, code, reason) -> None:
+    text = SCRIPT.replace(
+        "weights = [0.0]\n",
+        "weights = [0.0]\nimport os\n"
+        f"if flor.arg('die', 0) and 'workspaces' in os.getcwd():\n    {code}\n",
+    )
+    sandbox.write("train.py", text)
+    sandbox.commit()
+    sandbox.run("train.py", "--kwargs", "die=1")
+    sandbox.run("train.py")
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    _, _, report = acquire(sandbox, ["h"], number=0)
+    assert reason in report.failures[0].reason
+    values, _, report = acquire(sandbox, ["h"], number=1)
+    assert not report.failures
+    assert len(values) == 6
+
+
+def test_replay_that_hangs_is_stopped(sandbox, monkeypatch) -> None:
+    text = SCRIPT.replace(
+        "weights = [0.0]\n",
+        "weights = [0.0]\nimport os, time\nif 'workspaces' in os.getcwd(): time.sleep(60)\n",
+    )
+    _record(sandbox, text)
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    chosen = plan(sandbox, ["h"])
+    monkeypatch.setenv("FLORDB_TASK_TIMEOUT_SECONDS", "1.5")
+    began = time.time()
+    report = execute(sandbox.project, chosen, load(sandbox.root))
+    assert time.time() - began < 20
+    assert "took too long" in report.failures[0].reason
+
+
+def test_cut_off_run_file_is_replayed_as_far_as_it_goes(sandbox) -> None:
+    _record(sandbox)
+    path = sandbox.run_files()[-1]
+    data = path.read_bytes()
+    cut = data.index(b'"n":"mean"', data.index(b'"l":"epoch","i":3'))
+    path.write_bytes(data[:cut])
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n')
+    values, _, report = acquire(sandbox, ["h"])
+    assert not report.anomalies
+    assert sorted(path for path, _ in values) == ["epoch=0", "epoch=1", "epoch=2"]
+
+
+def test_args_of_the_run_are_answered_in_its_replay(sandbox) -> None:
+    text = SCRIPT.replace("weights = [0.0]\n", 'weights = [flor.arg("w", 0.5)]\n')
+    sandbox.write("train.py", text)
+    sandbox.commit()
+    sandbox.run("train.py", "--kwargs", "w=2.5", "seed=8")
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    values, _, report = acquire(sandbox, ["h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert [v[0] / 4 for v in values.values()] == sandbox.logged("mean")
+
+
+def test_replays_of_one_run_share_its_epochs_among_workers(sandbox) -> None:
+    _record(sandbox)
+    after = '        flor.log("loss", total)\n'
+    _add(sandbox, after, '        flor.log("h", total)\n' + "        pass\n" * 0)
+    chosen = plan(sandbox, ["h"])
+    assert chosen.seconds > 0
+    covered = [i for task in chosen.tasks for i in (task.iterations or range(6))]
+    assert sorted(covered) == list(range(6))
