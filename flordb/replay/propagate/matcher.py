@@ -10,9 +10,10 @@ from flordb.replay.propagate.edit import Edit, apply, line_of_slot, statement_te
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
-from flordb.replay.propagate.names import binds, outside, parameters
+from flordb.replay.propagate.names import binds, changes, outside, parameters
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer, Renames
+from flordb.replay.propagate.slots import Touch, decided, groups, preferred
 from flordb.replay.propagate.statement import Statement, statement_at
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, read_source
 
@@ -53,7 +54,7 @@ class Matcher:
             if place.weight < 0.4 * candidates[0].weight:
                 break
             try:
-                return self._patch(statement, matching, place)
+                return self._patch(statement, placer, place)
             except Refused as refused:
                 reasons.append(str(refused))
         if reasons:
@@ -68,20 +69,11 @@ class Matcher:
             self._matchings[hidden] = Matching(self._old, self._new, hidden)
         return self._matchings[hidden]
 
-    def _patch(self, statement: Statement, matching: Matching, place: Place) -> Patch:
+    def _patch(self, statement: Statement, placer: Placer, place: Place) -> Patch:
         block = place.block
         names = outside(statement.node)
-        renames = Renames(matching, statement.unit.scope, block)
-        table: dict[str, str] = {}
-        missing = ""
-        for index in _slots(place):
-            try:
-                table = self._table(names, renames, statement, block, index)
-                break
-            except Refused as refused:
-                missing = missing or str(refused)
-        else:
-            raise Refused(missing or "there is no slot")
+        renames = Renames(placer.matching, statement.unit.scope, block)
+        index, table = self._slot(statement, renames, place, placer, names)
         node: ast.AST | None = None
         if table or statement.call is not None:
             node = Renamer(table).visit(copy.deepcopy(statement.node))
@@ -91,6 +83,41 @@ class Matcher:
         patched, where = apply(source.lines, [edit])
         insertions = tuple(Insertion(source.path, a, b, kind) for a, b, kind in where)
         return Patch({source.path: patched}, insertions, table, ())
+
+    def _slot(
+        self, statement: Statement, renames: Renames, place: Place, placer: Placer, names: set[str]
+    ) -> tuple[int, dict[str, str]]:
+        """The slot in a block and the names to be rewritten there. Raises Refused."""
+        guess = {name: renames.old_name(name) or name for name in names}
+        mine = _touch(statement)
+        touch = Touch(
+            frozenset(guess.get(name, name) for name in mine.reads),
+            frozenset(guess.get(name, name) for name in mine.changes),
+        )
+        reasons: list[str] = []
+        fits: list[tuple[int, dict[str, str]]] = []
+        for slots in groups(place, touch):
+            index = preferred(place, slots)
+            try:
+                fits.append((index, self._table(names, renames, statement, place.block, index)))
+            except Refused as refused:
+                reasons.append(str(refused))
+        if not fits:
+            raise Refused(reasons[0] if reasons else "no line can be put there")
+        if len(fits) == 1:
+            return fits[0]
+        before, after = (
+            (unit for unit in placer.neighbours(statement.unit, side) if mine.minds(unit))
+            for side in (True, False)
+        )
+        choice = decided(place, placer.matching, touch, before, after)
+        if choice is None:
+            lines = [str(line_of_slot(place.block, index)) for index, _ in fits]
+            raise Refused(
+                f"it could stand before line {' or '.join(lines)} of "
+                f"{place.block.owner.source.path}, between which what it reads changes"
+            )
+        return fits[choice]
 
     def _table(
         self, names: Iterable[str], renames: Renames, statement: Statement, block: Block, index: int
@@ -125,6 +152,18 @@ class Matcher:
         return table
 
 
+def _touch(statement: Statement) -> Touch:
+    """What a statement of the newer version reads and changes, imported names left out."""
+    fixed = {
+        name
+        for unit in statement.unit.source.units
+        if isinstance(unit.node, (ast.Import, ast.ImportFrom))
+        for name in binds(unit.node)
+    }
+    changed = set() if statement.logs else changes(statement.node)
+    return Touch(frozenset(outside(statement.node) - fixed), frozenset(changed - fixed))
+
+
 def _is_variable(name: str, unit: Unit) -> bool:
     """Whether a statement assigns the name in the newer version, so that no import brings it."""
     return any(
@@ -136,28 +175,6 @@ def _is_variable(name: str, unit: Unit) -> bool:
         for other in unit.above()
         if isinstance(other.node, FUNCTIONS)
     )
-
-
-def _slots(place: Place) -> list[int]:
-    """The slots that fit, the likeliest first."""
-    block = place.block
-    high = place.high
-    for unit in block.units[place.low : place.high]:
-        if isinstance(unit.node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
-            high = unit.index
-            break
-    if (
-        high == len(block.units)
-        and block.units
-        and isinstance(block.units[-1].node, (ast.Return, ast.Raise, ast.Break, ast.Continue))
-    ):
-        high -= 1
-    order = [i for i in range(place.low, high + 1) if block.has_slot(i)]
-    before = any(w.before and w.near for w in place.witnesses)
-    after = any(not w.before and w.near for w in place.witnesses)
-    if after and not before:
-        order.reverse()
-    return order
 
 
 def _parsed(texts: Mapping[str, str]) -> dict[str, Source]:

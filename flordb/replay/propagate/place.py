@@ -58,7 +58,7 @@ class Placer:
     """Finds the places for statements. Parameters: the matching, and the files of both versions."""
 
     def __init__(self, matching: Matching, old: Sequence[Source], new: Sequence[Source]) -> None:
-        self._matching, self._old, self._new = matching, old, new
+        self.matching, self._old, self._new = matching, old, new
 
     def places(self, unit: Unit) -> list[Place]:
         """The candidate blocks for a statement, the best first."""
@@ -75,19 +75,19 @@ class Placer:
 
     def _witnesses(self, unit: Unit) -> Iterator[Witness]:
         for before in (True, False):
-            for distance, neighbour in enumerate(self._neighbours(unit, before)):
+            for distance, neighbour in enumerate(self.neighbours(unit, before)):
                 if distance >= _FAR:
                     break
                 weight = _SHARE**distance
                 near = distance == 0 and not isinstance(neighbour.node, _DEFINITIONS)
-                other = self._matching.to_old.get(neighbour)
+                other = self.matching.to_old.get(neighbour)
                 if other is not None and other.block is not None:
-                    weight *= self._matching.sure[neighbour]
+                    weight *= self.matching.sure[neighbour]
                     yield Witness(neighbour, other.block, other.index, before, weight, near)
                 elif neighbour.blocks:
                     yield from self._from_inside(neighbour, before, weight / 2)
 
-    def _neighbours(self, unit: Unit, before: bool) -> Iterator[Unit]:
+    def neighbours(self, unit: Unit, before: bool) -> Iterator[Unit]:
         """The statements before or after, nearest first; on from the edge of a new block."""
         place: Unit | None = unit
         while place is not None and place.block is not None:
@@ -97,7 +97,7 @@ class Placer:
 
     def _stands_for(self, owner: Unit) -> Unit | None:
         """The statement in whose place the inside of ``owner`` runs, where only Y has ``owner``."""
-        if owner.block is None or owner in self._matching.to_old:
+        if owner.block is None or owner in self.matching.to_old:
             return None
         if owner.kind in ("With", "Try", "If"):
             return owner
@@ -109,7 +109,7 @@ class Placer:
             return
         inside = list(neighbour.inside())
         for unit in reversed(inside) if before else inside:
-            other = self._matching.to_old.get(unit)
+            other = self.matching.to_old.get(unit)
             if other is not None and other.block is not None:
                 yield Witness(unit, other.block, other.index, before, weight, False)
                 return
@@ -118,12 +118,12 @@ class Placer:
         """The same part of the statement round the site is spoken for by that statement."""
         place: Unit | None = unit
         while place is not None and place.block is not None:
-            owner = self._matching.to_old.get(place.block.owner)
+            owner = self.matching.to_old.get(place.block.owner)
             if owner is not None:
                 for other in owner.blocks:
                     if other.part == place.block.part:
                         best = found.setdefault(other, Place(other))
-                        best.weight += _OWNER * self._matching.sure[place.block.owner]
+                        best.weight += _OWNER * self.matching.sure[place.block.owner]
                 return
             place = self._stands_for(place.block.owner)
 
@@ -131,7 +131,7 @@ class Placer:
         """Where X runs some neighbours in a function of their own, the statement went with them."""
         for place in found.values():
             function = place.block.owner
-            if not isinstance(function.node, FUNCTIONS) or function in self._matching.to_new:
+            if not isinstance(function.node, FUNCTIONS) or function in self.matching.to_new:
                 continue
             call = single_call(function, self._old)
             near = any(witness.near for witness in place.witnesses)

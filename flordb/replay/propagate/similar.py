@@ -13,6 +13,8 @@ from flordb.replay.propagate.units import FUNCTIONS, Unit, Words
 _Key = TypeVar("_Key", str, Words)
 LEAST = 0.45
 """Below this, two statements are not taken for versions of one another."""
+_SMALL = 6
+"""Up to this many statements inside, two compound statements are compared word by word too."""
 _OTHER_CALL = 0.6
 """What is left of the likeness of two statements that call different functions."""
 
@@ -91,6 +93,8 @@ def _compounds_alike(new: Unit, old: Unit) -> float:
     if isinstance(new.node, (ast.Try, ast.With, ast.AsyncWith)) and len(new.words) < 3:
         return inside
     alike = 0.4 * header + 0.6 * inside
+    if max(len(new.below), len(old.below)) <= _SMALL:
+        alike = max(alike, 0.9 * _weighted_dice(new.whole_bag, old.whole_bag))
     if header == 1.0 and len(new.words) > 3:
         return max(alike, 0.65 + 0.35 * inside)
     return alike

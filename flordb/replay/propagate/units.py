@@ -67,6 +67,11 @@ class Unit:
         return Counter(unit.words for unit in self.inside())
 
     @cached_property
+    def whole_bag(self) -> Counter[str]:
+        """How often each word occurs in the statement and in all inside it."""
+        return sum((unit.bag for unit in self.inside()), self.bag)
+
+    @cached_property
     def below_shapes(self) -> Counter[Words]:
         """The shapes of all statements inside this one."""
         return Counter(unit.shape for unit in self.inside())
