@@ -1,0 +1,59 @@
+"""Acquisition: replays what a statement lacks, within the budget, until nothing more is lacking."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from flordb.errors import FlorWarning
+from flordb.query.errors import BudgetExceeded
+from flordb.replay.execute import Progress, Report, execute
+from flordb.replay.plan import Plan
+from flordb.settings import Settings
+from flordb.store.project import Project
+
+_MOST_SHOWN = 5
+
+
+def check_budget(plan: Plan, settings: Settings) -> None:
+    """Raise BudgetExceeded where a plan costs more than the settings allow."""
+    if settings.acquire == "always" or plan.seconds <= settings.budget_seconds:
+        return
+    raise BudgetExceeded(plan, settings.budget_seconds)
+
+
+def acquire(
+    project: Project,
+    plan: Plan,
+    settings: Settings,
+    progress: Callable[[Progress], None] | None,
+) -> Report:
+    """Carry out a plan, and warn of what could not be had and of what came out differently."""
+    report = execute(project, plan, settings, progress)
+    warn(report)
+    return report
+
+
+def warn(report: Report) -> None:
+    """Tell the user, once a query, what went wrong with which run and column."""
+    for failure in report.failures[:_MOST_SHOWN]:
+        names = ", ".join(failure.names)
+        warnings.warn(
+            f"{names} of the run of {failure.want.tstamp} ({failure.want.filename}): "
+            f"{failure.reason}",
+            FlorWarning,
+            stacklevel=2,
+        )
+    if len(report.failures) > _MOST_SHOWN:
+        more = len(report.failures) - _MOST_SHOWN
+        warnings.warn(
+            f"{more} more values could not be acquired; SELECT * FROM acquisitions shows why",
+            FlorWarning,
+            stacklevel=2,
+        )
+    for anomaly in report.anomalies[:_MOST_SHOWN]:
+        warnings.warn(
+            f"a replay came out differently: {anomaly}; see SELECT * FROM replay_anomalies",
+            FlorWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,43 @@
+"""``flor.dataframe``: logged values as a pandas DataFrame (figures 5.4, 6.5, 6.6 and 6.10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flordb.query.connection import connect
+
+
+def dataframe(*names: str, where: str | None = None, acquire: str = "never") -> Any:
+    """The values of these names, one row a context, with their dimension columns.
+
+    The columns are the loops' (``<loop>``, ``<loop>_value``), ``projid``, ``tstamp``, ``filename``,
+    then the names. Like the predecessor's call it shows what has been logged or acquired; pass
+    ``acquire='auto'`` to have what is lacking replayed. ``where``: an SQL condition on the columns.
+    Raises UnknownName for a name that nothing has logged or could log.
+    """
+    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    condition = f" WHERE {where}" if where else ""
+    with connect(acquire=acquire) as connection:
+        if acquire != "never":
+            connection.execute(f"SELECT {listed} FROM flor{condition}")
+        quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        frame = connection.execute(f"FROM flor_pivot([{quoted}]){condition}").df()
+    dimensions = [column for column in frame.columns if column not in names]
+    loops = [c for c in dimensions if c not in ("projid", "tstamp", "filename")]
+    first = ("projid", "tstamp", "filename")
+    order = [*loops, *(c for c in first if c in dimensions), *(c for c in names if c in frame)]
+    frame = frame[order]
+    return frame.sort_values([*first[1:2], *loops], kind="stable").reset_index(drop=True)
+
+
+def latest(frame: Any) -> Any:
+    """The rows of a dataframe that belong to the newest run (``flor.utils.latest``, figure 6.6)."""
+    if frame.empty:
+        return frame
+    return frame[frame["tstamp"] == frame["tstamp"].max()]
+
+
+def sql(query: str, acquire: str | None = None) -> Any:
+    """The rows of an SQL query on the project as a pandas DataFrame; see `connect`."""
+    with connect(acquire=acquire) as connection:
+        return connection.execute(query).df()

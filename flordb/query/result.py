@@ -1,0 +1,59 @@
+"""A statement's result, held in memory: the store is let go of before the user looks at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+
+class Result:
+    """A materialized result: an Arrow table and the description of its columns."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, relation: Any) -> None:
+        self._connection = connection
+        self.names: list[str] = list(relation.columns)
+        self.types = list(relation.types)
+        table = relation.to_arrow_table()
+        # Columns of one name are allowed in a result, but not in a relation over it.
+        self._table: pa.Table = table.rename_columns([f"c{n}" for n in range(len(self.names))])
+        self._rows: list[tuple[Any, ...]] | None = None
+        self._position = 0
+
+    @property
+    def description(self) -> list[tuple[Any, ...]]:
+        return [
+            (name, kind, None, None, None, None, None)
+            for name, kind in zip(self.names, self.types, strict=True)
+        ]
+
+    @property
+    def rowcount(self) -> int:
+        return int(self._table.num_rows)
+
+    def fetch(self, size: int | None) -> list[tuple[Any, ...]]:
+        """The next rows, as Python values; all that are left where ``size`` is None."""
+        if self._rows is None:
+            self._rows = self._relation().fetchall()
+        end = len(self._rows) if size is None else self._position + size
+        rows = self._rows[self._position : end]
+        self._position += len(rows)
+        return rows
+
+    def table(self) -> pa.Table:
+        return self._table.rename_columns(self.names)
+
+    def frame(self) -> Any:
+        """The result as a pandas DataFrame, with DuckDB's own conversions."""
+        frame = self._relation().df()
+        frame.columns = self.names
+        return frame
+
+    def polars(self) -> Any:
+        frame = self._relation().pl()
+        frame.columns = self.names
+        return frame
+
+    def _relation(self) -> Any:
+        return self._connection.from_arrow(self._table)

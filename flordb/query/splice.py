@@ -1,0 +1,32 @@
+"""Puts the pivot of just the needed names where a statement says ``flor``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flordb.query.facts import Columns
+from flordb.query.needs import Needs
+from flordb.query.statement import Reference
+
+
+def spliced(text: str, changes: Sequence[tuple[Reference, str]]) -> str:
+    """The text with each reference replaced; everything else stays, byte for byte."""
+    for reference, replacement in sorted(changes, key=lambda change: -change[0].start):
+        text = text[: reference.start] + replacement + text[reference.end :]
+    return text
+
+
+def pivot_of(reference: Reference, names: Sequence[str]) -> str:
+    """``flor_pivot([…])`` for a reference, under the name that the statement uses for it."""
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    alias = "" if reference.has_alias else f' AS "{reference.alias}"'
+    return f"flor_pivot([{quoted}]){alias}"
+
+
+def pivot_names(needs: Needs, columns: Columns) -> list[str]:
+    """The list for the pivot: the logged names, and loops that none of them stands in."""
+    covered = {
+        loop for name in needs.logged for nest in columns.stored.get(name, ()) for loop in nest
+    }
+    loops = [loop for loop in needs.loops if loop not in covered]
+    return [*loops, *needs.logged]

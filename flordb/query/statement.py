@@ -1,0 +1,189 @@
+"""What a statement says about ``flor``: the references in it, and where they stand in its text.
+
+Statements are never printed anew: what must change is spliced in at the token positions that
+sqlglot gives. A statement that sqlglot cannot parse has no references, and goes to DuckDB as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.tokenizer_core import Token, TokenType
+
+RELATION = "flor"
+_TABLES = frozenset(
+    {
+        *("flor", "flor_pivot", "runs", "loops", "logs", "names", "nests", "snapshots", "timings"),
+        *("acquisitions", "replay_anomalies", "lineage", "problems", "files", "meta", "flordb"),
+        *("git_commits", "git_files", "flor_commits", "flor_files", "flor_source"),
+    }
+)
+# Listings of tables are to show ours.
+_LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
+_OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
+_EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\b", re.IGNORECASE)
+
+# It warns about each statement that it only knows as a command; that is no news to a user.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``flor`` as a relation in a statement.
+
+    ``start`` and ``end``: the characters of the name, with its schema, in the text. ``select``: the
+    SELECT whose FROM it is in, None where there is none (``PIVOT flor …``). ``alias``: what its
+    columns are qualified with.
+    """
+
+    start: int
+    end: int
+    alias: str
+    has_alias: bool
+    select: exp.Select | None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired."""
+
+    text: str
+    tree: exp.Expr | None
+    references: tuple[Reference, ...] = ()
+    explain: str = ""
+    probe: bool = False
+
+
+def tokens_of(sql: str) -> list[Token] | None:
+    """The tokens of an SQL text, None where it has none that sqlglot understands."""
+    try:
+        return sqlglot.tokenize(sql, read="duckdb")
+    except SqlglotError:
+        return None
+
+
+def mentions_our_tables(sql: str) -> bool:
+    """Whether an SQL text may need the project's tables. Quick, and true in doubt."""
+    return _OURS.search(sql) is not None
+
+
+def split(sql: str) -> list[str]:
+    """The statements of a text, as they stand there."""
+    tokens = tokens_of(sql)
+    if tokens is None:
+        return [sql]
+    parts, start = [], 0
+    for token in tokens:
+        if token.token_type == TokenType.SEMICOLON:
+            parts.append(sql[start : token.start])
+            start = token.end + 1
+    parts.append(sql[start:])
+    return [part for part in parts if part.strip()] or [sql]
+
+
+def parse(sql: str) -> Statement:
+    """Parse one statement; its positions are those of ``sql``."""
+    head = _EXPLAIN.match(sql)
+    explain = head.group(0) if head else ""
+    # Blanks instead of EXPLAIN keep the positions.
+    text = " " * len(explain) + sql[len(explain) :]
+    try:
+        trees = [tree for tree in sqlglot.parse(text, read="duckdb") if tree is not None]
+    except SqlglotError:
+        return Statement(sql, None, explain=explain.strip())
+    if len(trees) != 1 or isinstance(trees[0], exp.Command):
+        return Statement(sql, None, explain=explain.strip())
+    tree = trees[0]
+    references = tuple(_references(tree))
+    return Statement(sql, tree, references, explain.strip(), _is_probe(tree))
+
+
+def _references(tree: exp.Expr) -> Iterator[Reference]:
+    for table in tree.find_all(exp.Table):
+        identifier = table.this
+        if not isinstance(identifier, exp.Identifier) or identifier.name.lower() != RELATION:
+            continue
+        if table.db.lower() not in ("", "main") or table.catalog.lower() not in ("", "flordb"):
+            continue
+        if not table.db and _is_shadowed(table):
+            continue
+        if isinstance(table.parent, (exp.Create, exp.Insert, exp.Drop)):
+            continue
+        parts = [part for part in table.parts if isinstance(part, exp.Identifier)]
+        if any("start" not in part.meta for part in parts):
+            continue
+        yield Reference(
+            start=min(part.meta["start"] for part in parts),
+            end=max(part.meta["end"] for part in parts) + 1,
+            alias=table.alias or identifier.name,
+            has_alias=bool(table.alias),
+            select=_select_of(table),
+        )
+
+
+def _is_shadowed(table: exp.Table) -> bool:
+    """Whether a common table expression named ``flor`` is meant."""
+    node: exp.Expr | None = table
+    while node is not None:
+        clause = node.args.get("with_") or node.args.get("with")
+        if isinstance(clause, exp.With):
+            for cte in clause.expressions:
+                inside = table.find_ancestor(exp.CTE) is cte and not clause.recursive
+                if cte.alias.lower() == RELATION and not inside:
+                    return True
+        node = node.parent
+    return False
+
+
+def _select_of(table: exp.Table) -> exp.Select | None:
+    """The SELECT in whose FROM or JOIN the table stands itself."""
+    node: exp.Expr | None = table.parent
+    while node is not None and not isinstance(node, (exp.Select, exp.Subquery, exp.Pivot)):
+        node = node.parent
+    if table.args.get("pivots"):
+        return None
+    return node if isinstance(node, exp.Select) else None
+
+
+def _is_probe(tree: exp.Expr) -> bool:
+    if isinstance(tree, (exp.Describe, exp.Summarize)):
+        return True
+    if isinstance(tree, exp.Select):
+        return _is_limit_0(tree) or _is_never(tree.args.get("where"))
+    return False
+
+
+def _is_limit_0(select: exp.Select) -> bool:
+    limit = select.args.get("limit")
+    return isinstance(limit, exp.Limit) and limit.expression.sql() == "0"
+
+
+def _is_never(where: exp.Expr | None) -> bool:
+    if where is None:
+        return False
+    return any(_is_false(part) for part in conjuncts(where.this))
+
+
+def _is_false(part: exp.Expr) -> bool:
+    if isinstance(part, exp.Boolean):
+        return not part.this
+    if isinstance(part, exp.EQ) and part.left.is_number and part.right.is_number:
+        return bool(part.left.this != part.right.this)
+    return False
+
+
+def conjuncts(condition: exp.Expr) -> Iterator[exp.Expr]:
+    """The parts of a condition that must all hold."""
+    while isinstance(condition, exp.Paren):
+        condition = condition.this
+    if isinstance(condition, exp.And):
+        yield from conjuncts(condition.left)
+        yield from conjuncts(condition.right)
+    else:
+        yield condition
