@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from flordb.query.connection import connect
 
 
-def dataframe(*names: str, where: str | None = None, acquire: str = "never") -> Any:
+def dataframe(
+    *names: str,
+    where: str | None = None,
+    acquire: str = "never",
+    project: str | Path | None = None,
+) -> Any:
     """The values of these names, one row a context, with their dimension columns.
 
     The columns are the loops' (``<loop>``, ``<loop>_value``), ``projid``, ``tstamp``, ``filename``,
     then the names. Like the predecessor's call it shows what has been logged or acquired; pass
-    ``acquire='auto'`` to have what is lacking replayed. ``where``: an SQL condition on the columns.
+    ``acquire='auto'`` to have what is lacking replayed. ``where``: an SQL condition on the columns;
+    ``project``: the project's folder.
     Raises UnknownName for a name that nothing has logged or could log.
     """
     listed = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
     condition = f" WHERE {where}" if where else ""
-    with connect(acquire=acquire) as connection:
-        if acquire != "never":
-            connection.execute(f"SELECT {listed} FROM flor{condition}")
+    with connect(project, acquire=acquire) as connection:
+        # As a query it acquires what is lacking, and says which names nobody knows.
+        connection.execute(f"SELECT {listed} FROM flor{condition}")
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         frame = connection.execute(f"FROM flor_pivot([{quoted}]){condition}").df()
     dimensions = [column for column in frame.columns if column not in names]

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from functools import cache
 
 import duckdb
 
@@ -133,9 +132,17 @@ _OURS = (
 )
 
 
-@cache
 def _twin(theirs: type[Exception]) -> type[Error]:
     """The class that is both ours and DuckDB's."""
+    if theirs not in _TWINS:
+        _TWINS[theirs] = _make_twin(theirs)
+    return _TWINS[theirs]
+
+
+_TWINS: dict[type[Exception], type[Error]] = {}
+
+
+def _make_twin(theirs: type[Exception]) -> type[Error]:
     ours = next(mine for base, mine in _OURS if issubclass(theirs, base))
     if issubclass(ours, theirs):
         return ours

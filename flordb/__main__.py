@@ -1,0 +1,5 @@
+"""``python -m flordb``."""
+
+from flordb.cli import main
+
+main()
