@@ -31,6 +31,8 @@ class Session(Protocol):
 
     def commit(self) -> None: ...
 
+    def read(self, runs: list[list[str]]) -> None: ...
+
 
 _current: Session | None = None
 _lock = threading.RLock()

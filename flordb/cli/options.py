@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
+import sys
+
 import click
 
 project = click.option(
@@ -22,4 +24,4 @@ acquire = click.option(
 
 def read_query(query: str) -> str:
     """The query's text; ``-`` reads it from stdin."""
-    return click.get_text_stream("stdin").read() if query == "-" else query
+    return sys.stdin.read() if query == "-" else query

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flordb import session
 from flordb.query.connection import connect
 
 
@@ -32,9 +33,18 @@ def dataframe(
     dimensions = [column for column in frame.columns if column not in names]
     loops = [c for c in dimensions if c not in ("projid", "tstamp", "filename")]
     first = ("projid", "tstamp", "filename")
+    _note_reading(frame[[*first]])
     order = [*loops, *(c for c in first if c in dimensions), *(c for c in names if c in frame)]
     frame = frame[order]
     return frame.sort_values([*first[1:2], *loops], kind="stable").reset_index(drop=True)
+
+
+def _note_reading(runs: Any) -> None:
+    """Tell a run that is being recorded whose values it has read (lineage)."""
+    reader = session.peek()
+    if reader is not None:
+        distinct = runs.drop_duplicates().itertuples(index=False)
+        reader.read([[run[0], f"{run[1]:%Y-%m-%dT%H:%M:%S.%f}Z", run[2]] for run in distinct])
 
 
 def latest(frame: Any) -> Any:

@@ -27,6 +27,8 @@ from flordb.record.writer import RunWriter
 from flordb.store.project import Project, project_of_script
 from flordb.store.runfile import FORMAT
 
+_RANKS_WAIT_SECONDS = 10.0
+
 _began_once = False
 _exit_status: int | None = None
 
@@ -59,7 +61,7 @@ def _script() -> Path | None:
 
 def _record(project: Project, script: Path | None, chosen: settings.Settings) -> Recorder:
     project.prepare()
-    tstamp = _now()
+    tstamp = _agreed(_now(), project)
     filename = _filename(project, script)
     header = {
         "k": "run",
@@ -131,6 +133,38 @@ def _now() -> datetime:
         except ValueError:
             _warn(f"FLORDB_TSTAMP={given!r} is no ISO 8601 time, so the clock is used")
     return datetime.now(UTC)
+
+
+def _agreed(own: datetime, project: Project) -> datetime:
+    """The start of the job, which its ranks share: rank 0's, through a file in the store."""
+    rank, world_size = ranks()
+    if world_size <= 1:
+        return own
+    path = project.temporary / f"job-{_job_key()}"
+    if rank == 0:
+        part = path.with_suffix(".part")
+        part.write_text(own.isoformat())
+        os.replace(part, path)
+        atexit.register(path.unlink, missing_ok=True)
+        return own
+    deadline = time.monotonic() + _RANKS_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return datetime.fromisoformat(path.read_text())
+        except FileNotFoundError:
+            time.sleep(0.02)
+    _warn(f"rank 0 has not begun within {_RANKS_WAIT_SECONDS} s; rank {rank} is a run of its own")
+    return own
+
+
+def _job_key() -> str:
+    """What the ranks of one job have in common and other jobs have not."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    found = [os.environ[name] for name in names if os.environ.get(name, "none") != "none"]
+    if not found:
+        # A launcher without a job number: its ranks are its children.
+        found = [os.environ.get("MASTER_PORT", ""), str(os.getppid())]
+    return "-".join("".join(c if c.isalnum() else "_" for c in text) for text in found)
 
 
 def _since_process_start() -> float | None:

@@ -43,6 +43,9 @@ class Passive:
     def commit(self) -> None:
         return None
 
+    def read(self, runs: list[list[str]]) -> None:
+        return None
+
 
 def in_child() -> Passive:
     """The session of a forked or spawned child: the run belongs to its parent."""

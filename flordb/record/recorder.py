@@ -122,6 +122,10 @@ class Recorder:
         self.end(0)
         session.replace(None)
 
+    def read(self, runs: list[list[str]]) -> None:
+        """Note which runs' values this run has read: (projid, tstamp, filename) of each."""
+        self._append((None, {"k": "read", "runs": runs}))
+
     # Loops.
 
     def _loop(self, name: str, iterable: Iterable[T], frame: FrameType) -> Iterator[T]:

@@ -144,6 +144,12 @@ class Replayer:
         finally:
             self._checkpoint = outer
 
+    def read(self, runs: list[list[str]]) -> None:
+        raise ReplayError(
+            "the script reads the history of other runs (flor.dataframe), which has grown since; "
+            "such a run cannot be replayed yet"
+        )
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """While a hindsight statement runs: loops that it enters are run, not skipped, and count

@@ -343,6 +343,59 @@ def test_children_log_nothing_and_say_so_once(sandbox) -> None:
     assert "'spawned' is not recorded" in done.stderr
 
 
+def test_ranks_of_one_job_are_one_run_with_a_file_each(sandbox) -> None:
+    sandbox.write("train.py", LOOP)
+    sandbox.commit()
+    environments = [
+        {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": "29511"} for rank in (1, 0)
+    ]
+    processes = [sandbox.start("train.py", **env) for env in environments]
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    headers = [sandbox.lines(number)[0] for number in (0, 1)]
+    assert {header["rank"] for header in headers} == {0, 1}
+    assert headers[0]["tstamp"] == headers[1]["tstamp"]
+    versions = [x["commit"] for n in (0, 1) for x in sandbox.lines(n) if x["k"] == "version"]
+    assert versions.count(None) == 1
+
+
+def test_runs_that_a_script_reads_are_noted_in_its_run_file(sandbox) -> None:
+    sandbox.write("train.py", LOOP)
+    sandbox.run("train.py")
+    tstamp = sandbox.lines()[0]["tstamp"]
+    sandbox.write(
+        "infer.py",
+        "import flordb as flor\nflor.log('begin', 1)\n"
+        "assert len(flor.utils.latest(flor.dataframe('acc'))) == 3\n",
+    )
+    sandbox.run("infer.py")
+    read = next(line for line in sandbox.lines() if line["k"] == "read")
+    assert read["runs"] == [["proj", tstamp, "train.py"]]
+
+
+def test_loading_puts_a_runs_state_into_live_objects(sandbox) -> None:
+    sandbox.write(
+        "train.py",
+        "import flordb as flor, torch\n"
+        "net = torch.nn.Linear(2, 1)\n"
+        "with flor.checkpointing(model=net):\n"
+        "    for epoch in flor.loop('epoch', range(3)):\n"
+        "        net.weight.data.fill_(epoch + 0.5)\n"
+        "        flor.log('acc', epoch)\n",
+    )
+    sandbox.run("train.py")
+    sandbox.write(
+        "infer.py",
+        "import flordb as flor, torch\n"
+        "rows = flor.dataframe('acc')\n"
+        "net = torch.nn.Linear(2, 1)\n"
+        "with flor.loading({'model': net}, rows[rows.acc == 1]):\n"
+        "    print(net.weight.flatten().tolist())\n",
+    )
+    assert sandbox.run("infer.py").stdout == "[1.5, 1.5]\n"
+
+
 def test_threads_may_log_at_once(sandbox) -> None:
     sandbox.write(
         "train.py",
