@@ -22,8 +22,6 @@ _SHARE = 0.5
 """How loud a neighbour speaks compared with the next nearer one."""
 _OWNER = 0.3
 """How loud the statement round the site speaks."""
-_MOVED_OUT = 1.5
-"""What speaks for a function that took the site's nearest neighbours with it."""
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
@@ -99,7 +97,7 @@ class Placer:
         """The statement in whose place the inside of ``owner`` runs, where only Y has ``owner``."""
         if owner.block is None or owner in self.matching.to_old:
             return None
-        if owner.kind in ("With", "Try", "If"):
+        if owner.kind in ("With", "Try"):
             return owner
         return single_call(owner, self._new) if isinstance(owner.node, FUNCTIONS) else None
 
@@ -136,7 +134,7 @@ class Placer:
             call = single_call(function, self._old)
             near = any(witness.near for witness in place.witnesses)
             if near and call is not None and call.block in found:
-                place.weight += _MOVED_OUT
+                place.weight += found[call.block].weight
 
 
 def _settle(place: Place) -> None:

@@ -20,6 +20,8 @@ from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
 
 _LEAST = 2
 """The votes that a rename needs."""
+_RUN = 3
+"""Fewer words in a row than this are not the same part of two statements that differ."""
 
 
 class Renames:
@@ -82,6 +84,8 @@ class Renames:
         """Whether both are bound in the same kind of way, so far as both are bound here."""
         mine = {kind for scope in self._mine for kind in _how_bound(name, scope)}
         theirs = {kind for scope in self._theirs for kind in _how_bound(old_name, scope)}
+        if "import" in mine ^ theirs:
+            return False
         return not mine or not theirs or bool(mine & theirs)
 
 
@@ -120,6 +124,8 @@ def _pairs(new: Unit, old: Unit) -> Iterator[tuple[str, str, int]]:
     same = new.shape == old.shape
     aligned = zip(new.words, old.words, strict=True) if same else _aligned(new, old)
     bound = binds(new.node) if not new.blocks else set()
+    if not same and len(bound) != len(binds(old.node) if not old.blocks else set()):
+        return
     for word, other in aligned:
         if is_variable(word) and is_variable(other):
             yield word, other, 3 if word in bound else 2 if same else 1
@@ -130,7 +136,7 @@ def _aligned(new: Unit, old: Unit) -> Iterator[tuple[str, str]]:
     if matcher.ratio() < 0.6:
         return
     for a, b, size in matcher.get_matching_blocks():
-        for k in range(size):
+        for k in range(size if size >= _RUN else 0):
             yield new.words[a + k], old.words[b + k]
 
 

@@ -15,6 +15,8 @@ LEAST = 0.45
 """Below this, two statements are not taken for versions of one another."""
 _SMALL = 6
 """Up to this many statements inside, two compound statements are compared word by word too."""
+_SAME_HEADER = 0.7
+"""From this likeness of their headers on, two compound statements may be the same."""
 _OTHER_CALL = 0.6
 """What is left of the likeness of two statements that call different functions."""
 
@@ -95,6 +97,8 @@ def _compounds_alike(new: Unit, old: Unit) -> float:
     alike = 0.4 * header + 0.6 * inside
     if max(len(new.below), len(old.below)) <= _SMALL:
         alike = max(alike, 0.9 * _weighted_dice(new.whole_bag, old.whole_bag))
-    if header == 1.0 and len(new.words) > 3:
+    if len(new.words) > 3 and header == 1.0:
         return max(alike, 0.65 + 0.35 * inside)
+    if len(new.words) > 3 and header > _SAME_HEADER:
+        return max(alike, _SAME_HEADER * header)
     return alike

@@ -64,10 +64,13 @@ def decided(
     """
     if _near(place, True):
         return 0
-    last = _counterpart(matching, before, place.block)
+    earlier, later = next(iter(before), None), next(iter(after), None)
+    last = _counterpart(matching, earlier, place.block)
     if last is not None and not _minded(place.block, last + 1, place.low, touch):
         return 0
-    following = _counterpart(matching, after, place.block)
+    if earlier is not None and last is None:
+        return None
+    following = _counterpart(matching, later, place.block)
     if following is not None and not _minded(place.block, place.high, following, touch):
         return -1
     return None
@@ -77,9 +80,9 @@ def _near(place: Place, before: bool) -> bool:
     return any(w.before == before and w.near for w in place.witnesses)
 
 
-def _counterpart(matching: Matching, units: Iterable[Unit], block: Block) -> int | None:
-    """Where in a block the older version has the first of some statements."""
-    other = next((matching.to_old.get(unit) for unit in units), None)
+def _counterpart(matching: Matching, unit: Unit | None, block: Block) -> int | None:
+    """Where in a block the older version has a statement, or the one that it stands in."""
+    other = matching.to_old.get(unit) if unit is not None else None
     while other is not None and other.block is not block:
         other = other.parent
     return other.index if other is not None else None
