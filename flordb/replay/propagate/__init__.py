@@ -28,7 +28,13 @@ def propagate(
     *,
     at: tuple[str, int] | None = None,
 ) -> Patch | Refusal:
-    """Put the statement at ``site`` of the newer version into the older one."""
+    """Put the statement at ``site`` of the newer version into the older one.
+
+    Parameters: ``old`` and ``new``, path to text of the Python modules of each version that the
+    run's script imports, the script included; ``at``, the user's own choice of place, a file and
+    a line of the older version: before the statement that begins there, else after the one above
+    it. The answer is a `Patch`, or a `Refusal` that says what is missing.
+    """
     return Matcher(old, new).propagate(site, at=at)
 
 
@@ -41,5 +47,9 @@ def propagate_all(
 
 
 def propagate_source(old: str, new: str, lineno: int) -> Patch | Refusal:
-    """Put the statement that begins on a line of one source into an older text of it."""
-    return propagate({"train.py": old}, {"train.py": new}, Site("train.py", lineno))
+    """Put the statement that begins on a line of one source into an older text of it.
+
+    The statement goes alone: where it would need code that only the newer text has, this refuses.
+    """
+    matcher = Matcher({"source.py": old}, {"source.py": new}, support=False)
+    return matcher.propagate(Site("source.py", lineno))

@@ -1,180 +1,177 @@
-"""Propagation between two versions: match once, then place, rename, check and edit."""
+"""Propagation between two versions: match once, then place, fit, write and check each statement."""
 
 from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
+from flordb.replay.propagate.check import check
+from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot, statement_text
-from flordb.replay.propagate.flow import Bound, how_bound
+from flordb.replay.propagate.fit import Fit, Fitter
+from flordb.replay.propagate.flor import flor_names, literal_argument
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
-from flordb.replay.propagate.names import binds, changes, outside, parameters
+from flordb.replay.propagate.override import place_at
 from flordb.replay.propagate.place import Place, Placer
-from flordb.replay.propagate.rename import Renamer, Renames
-from flordb.replay.propagate.slots import Touch, decided, groups, preferred
-from flordb.replay.propagate.statement import Statement, statement_at
-from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, read_source
+from flordb.replay.propagate.rename import Renamer
+from flordb.replay.propagate.statement import statement_at
+from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
+
+_MOST_PLACES = 3
+_WORTH_TRYING = 0.4
+"""A place with less than this share of the best one's weight is not tried."""
 
 
 class Matcher:
     """Puts statements of one newer version into one older version; both are matched once.
 
     Parameters: ``old`` and ``new``, path to text of the modules that the script imports, the
-    script included. Files of the older version that do not parse are left out of the matching.
+    script included (files that do not parse are left out); ``support``, whether the new code that
+    a statement needs is brought along. Without it the statement goes alone or not at all.
     """
 
-    def __init__(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-        self._old_texts, self._new_texts = old, new
+    def __init__(
+        self, old: Mapping[str, str], new: Mapping[str, str], *, support: bool = True
+    ) -> None:
+        self._texts = old
         self._old, self._new = _parsed(old), _parsed(new)
+        self._support = support
+        self._fitter = Fitter(self._old, self._new, support)
         self._matchings: dict[frozenset[Unit], Matching] = {}
+        self._logs: dict[Unit, str] | None = None
 
     def propagate(self, site: Site, *, at: tuple[str, int] | None = None) -> Patch | Refusal:
         """The older version with the statement in it, or why it cannot stand there.
 
         ``at`` is the user's own choice of place: a file of the older version and a line of it.
-        The statement goes before the statement that begins on this line, or at the end of the
-        block whose last statement ends just above it. All checks still apply.
+        The statement goes before the statement that begins on this line; where none does, after
+        the statement that ends last above it, in its block. All checks still apply.
         """
         try:
-            return self._propagate(site)
+            return check(self._texts, self._propagate(site, at))
         except Refused as refused:
             return Refusal(str(refused))
 
-    def _propagate(self, site: Site) -> Patch:
+    def _propagate(self, site: Site, at: tuple[str, int] | None) -> Patch:
         if site.file not in self._new:
             raise Refused(f"{site.file} is not among the newer version's files, or is no Python")
+        if not self._old:
+            raise Refused("the older version has no file that parses")
         statement = statement_at(self._new[site.file], site)
-        matching = self._matching(frozenset({statement.unit}))
-        reasons: list[str] = []
-        placer = Placer(matching, list(self._old.values()), list(self._new.values()))
-        candidates = placer.places(statement.unit)
-        for place in candidates[:3]:
-            if place.weight < 0.4 * candidates[0].weight:
+        placer = self._placer(statement.unit)
+        if at is not None:
+            return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")
+        if statement.call is not None:
+            whole = self._placer(None)
+            pair = beside(statement, whole.matching)
+            if pair is not None:
+                return self._patch(*_swap(pair, whole), "beside the statement that it is part of")
+        draft = draft_of(statement)
+        if self._support:
+            draft = guarded(draft, placer.matching)
+        return self._best(draft, placer)
+
+    def _best(self, draft: Draft, placer: Placer) -> Patch:
+        """The patch for the first place, from the likeliest on, that the draft fits."""
+        places = placer.places(draft.unit)
+        reasons: list[Refused] = []
+        for place in places[:_MOST_PLACES]:
+            if place.weight < _WORTH_TRYING * places[0].weight:
                 break
             try:
-                return self._patch(statement, placer, place)
+                return self._patch(draft, placer, place, _witnesses(place))
             except Refused as refused:
-                reasons.append(str(refused))
+                reasons.append(refused)
         if reasons:
-            raise Refused(reasons[0])
+            raise reasons[0]
         raise Refused(
-            f"no neighbour of line {site.lineno} of {site.file} and no block round it exists in "
-            "the older version"
+            f"no neighbour of line {draft.statement.unit.lineno} of {draft.unit.source.path} and "
+            "no block round it exists in the older version"
         )
 
-    def _matching(self, hidden: frozenset[Unit]) -> Matching:
-        if hidden not in self._matchings:
-            self._matchings[hidden] = Matching(self._old, self._new, hidden)
-        return self._matchings[hidden]
+    def _placer(self, hidden: Unit | None) -> Placer:
+        key = frozenset() if hidden is None else frozenset({hidden})
+        if key not in self._matchings:
+            self._matchings[key] = Matching(self._old, self._new, key)
+        return Placer(self._matchings[key], list(self._old.values()), list(self._new.values()))
 
-    def _patch(self, statement: Statement, placer: Placer, place: Place) -> Patch:
-        block = place.block
-        names = outside(statement.node)
-        renames = Renames(placer.matching, statement.unit.scope, block)
-        index, table = self._slot(statement, renames, place, placer, names)
-        node: ast.AST | None = None
-        if table or statement.call is not None:
-            node = Renamer(table).visit(copy.deepcopy(statement.node))
-        text = statement_text(statement.unit, node, block.indent)
+    def _patch(self, draft: Draft, placer: Placer, place: Place, note: str) -> Patch:
+        statement, block = draft.statement, place.block
         source = block.owner.source
-        edit = Edit(source.path, line_of_slot(block, index), text, "statement")
-        patched, where = apply(source.lines, [edit])
-        insertions = tuple(Insertion(source.path, a, b, kind) for a, b, kind in where)
-        return Patch({source.path: patched}, insertions, table, ())
-
-    def _slot(
-        self, statement: Statement, renames: Renames, place: Place, placer: Placer, names: set[str]
-    ) -> tuple[int, dict[str, str]]:
-        """The slot in a block and the names to be rewritten there. Raises Refused."""
-        guess = {name: renames.old_name(name) or name for name in names}
-        mine = _touch(statement)
-        touch = Touch(
-            frozenset(guess.get(name, name) for name in mine.reads),
-            frozenset(guess.get(name, name) for name in mine.changes),
-        )
-        reasons: list[str] = []
-        fits: list[tuple[int, dict[str, str]]] = []
-        for slots in groups(place, touch):
-            index = preferred(place, slots)
-            try:
-                fits.append((index, self._table(names, renames, statement, place.block, index)))
-            except Refused as refused:
-                reasons.append(str(refused))
-        if not fits:
-            raise Refused(reasons[0] if reasons else "no line can be put there")
-        if len(fits) == 1:
-            return fits[0]
-        before, after = (
-            (unit for unit in placer.neighbours(statement.unit, side) if mine.minds(unit))
-            for side in (True, False)
-        )
-        choice = decided(place, placer.matching, touch, before, after)
-        if choice is None:
-            lines = [str(line_of_slot(place.block, index)) for index, _ in fits]
+        known = logs_already(statement, block, self._old_logs()) if statement.name else None
+        if known is not None:
             raise Refused(
-                f"it could stand before line {' or '.join(lines)} of "
-                f"{place.block.owner.source.path}, between which what it reads changes"
+                f"line {known.lineno} of {source.path} already logs `{statement.name}` there"
             )
-        return fits[choice]
+        fit = self._fitter.fit(draft, placer, place)
+        node, support = self._written(draft, fit, source, place)
+        line = line_of_slot(block, fit.index)
+        text = statement_text(statement.unit, node, block.indent)
+        edits = [*support, *fit.support, Edit(source.path, line, text, "statement")]
+        patched, where = apply(source.lines, edits)
+        insertions = [Insertion(source.path, a, b, kind) for a, b, kind in where]
+        for path, whole in fit.files.items():
+            insertions.append(Insertion(path, 1, len(split_lines(whole)), "support"))
+        files = {source.path: patched, **fit.files}
+        return Patch(files, tuple(insertions), fit.table, (f"{source.path}:{line}: {note}",))
 
-    def _table(
-        self, names: Iterable[str], renames: Renames, statement: Statement, block: Block, index: int
-    ) -> dict[str, str]:
-        table: dict[str, str] = {}
-        source = block.owner.source
-        unit = statement.unit
-        for name in sorted(names):
-            there = how_bound(name, block, index)
-            assert unit.block is not None
-            here = how_bound(name, unit.block, unit.index)
-            other = renames.old_name(name)
-            renamed = other is not None and other != name
-            if other and renamed and how_bound(other, block, index) >= max(here, Bound.MAYBE):
-                table[name] = other
-                continue
-            if there is not Bound.NEVER:
-                taken = renames.taken_by(name)
-                if taken is not None:
-                    raise Refused(
-                        f"`{name}` of {source.path} is what the newer version calls `{taken}`"
-                    )
-                if there < here:
-                    raise Refused(
-                        f"`{name}` is not bound on every way to line "
-                        f"{line_of_slot(block, index)} of {source.path}"
-                    )
-                continue
-            if source.has_star_import and not _is_variable(name, unit):
-                continue
-            raise Refused(f"`{name}` is not defined in {source.path}")
-        return table
+    def _written(
+        self, draft: Draft, fit: Fit, source: Source, place: Place
+    ) -> tuple[ast.AST | None, list[Edit]]:
+        """The rewritten statement (None where its text stays), and an import of flor if needed."""
+        before = ast.dump(draft.node)
+        calls = FlorCalls(draft.statement.flor, bound_flor(source, place.block, fit.index))
+        node = calls.visit(Renamer(fit.table).visit(copy.deepcopy(draft.node)))
+        support = []
+        if calls.wanted:
+            if not self._support:
+                raise Refused(f"flor is not imported in {source.path}")
+            text = flor_import(draft.unit.source, source) + "\n"
+            support.append(Edit(source.path, _head(source), text, "support"))
+        return (node if draft.rewritten or ast.dump(node) != before else None), support
 
-
-def _touch(statement: Statement) -> Touch:
-    """What a statement of the newer version reads and changes, imported names left out."""
-    fixed = {
-        name
-        for unit in statement.unit.source.units
-        if isinstance(unit.node, (ast.Import, ast.ImportFrom))
-        for name in binds(unit.node)
-    }
-    changed = set() if statement.logs else changes(statement.node)
-    return Touch(frozenset(outside(statement.node) - fixed), frozenset(changed - fixed))
+    def _old_logs(self) -> dict[Unit, str]:
+        """The names that the older version logs, by statement."""
+        if self._logs is None:
+            self._logs = {}
+            for source in self._old.values():
+                flor = flor_names(source.tree)
+                for unit in source.units if flor.modules or flor.direct else []:
+                    if unit.blocks:
+                        continue
+                    for call in ast.walk(unit.node):
+                        if isinstance(call, ast.Call) and flor.function_of(call) == "log":
+                            self._logs[unit] = literal_argument(call) or ""
+        return self._logs
 
 
-def _is_variable(name: str, unit: Unit) -> bool:
-    """Whether a statement assigns the name in the newer version, so that no import brings it."""
-    return any(
-        name in binds(other.node)
-        for other in unit.source.units
-        if not isinstance(other.node, (ast.Import, ast.ImportFrom, *FUNCTIONS, ast.ClassDef))
-    ) or any(
-        name in parameters(other.node)
-        for other in unit.above()
-        if isinstance(other.node, FUNCTIONS)
-    )
+def _swap(pair: tuple[Draft, Place], placer: Placer) -> tuple[Draft, Placer, Place]:
+    draft, place = pair
+    return draft, placer, place
+
+
+def _witnesses(place: Place) -> str:
+    """The nearest witnesses in words."""
+    said = []
+    for before in (True, False):
+        near = max(
+            (w for w in place.witnesses if w.before == before), key=lambda w: w.weight, default=None
+        )
+        if near is not None:
+            line = near.block.units[near.index].lineno
+            said.append(f"{'after' if before else 'before'} line {line}")
+    return " and ".join(said) or "in the same block"
+
+
+def _head(source: Source) -> int:
+    """The line before which an import can stand."""
+    if not source.root.blocks:
+        return 1
+    block = source.root.blocks[0]
+    return line_of_slot(block, block.lowest)
 
 
 def _parsed(texts: Mapping[str, str]) -> dict[str, Source]:

@@ -1,0 +1,136 @@
+"""The forms in which a statement can go into the older version.
+
+As it stands; with the new `if` that guards it; or, for a log call inside a larger statement that
+both versions have, alone and beside that statement.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import dataclass
+
+from flordb.replay.propagate.effects import effect_of
+from flordb.replay.propagate.flor import loop_name
+from flordb.replay.propagate.match import Matching
+from flordb.replay.propagate.model import Refused
+from flordb.replay.propagate.names import outside
+from flordb.replay.propagate.place import Place
+from flordb.replay.propagate.statement import Statement
+from flordb.replay.propagate.units import Block, Unit
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is to be inserted, in the newer version's names.
+
+    ``unit`` is the statement of the newer version whose place is looked for; ``rewritten``
+    whether ``node`` is not the text of ``unit`` as it stands.
+    """
+
+    statement: Statement
+    unit: Unit
+    node: ast.AST
+    rewritten: bool
+
+    @property
+    def names(self) -> set[str]:
+        """The names that it reads, those of flor left out."""
+        flor = self.statement.flor
+        return outside(self.node) - set(flor.modules) - set(flor.direct)
+
+
+def draft_of(statement: Statement) -> Draft:
+    """The statement as it stands, or its log call alone."""
+    return Draft(statement, statement.unit, statement.node, statement.call is not None)
+
+
+def guarded(draft: Draft, matching: Matching) -> Draft:
+    """With the `if`s round it that only the newer version has and that hold nothing else it has."""
+    unit, node = draft.unit, draft.node
+    while unit.block is not None and _is_new_guard(unit.block, matching):
+        owner = unit.block.owner
+        assert isinstance(owner.node, ast.If)
+        test: ast.expr = owner.node.test
+        if unit.block.part != "body":
+            test = ast.UnaryOp(ast.Not(), test)
+        body = node if isinstance(node, ast.stmt) else ast.Pass()
+        unit, node = owner, ast.If(test, [body], [])
+        if effect_of(test) is not None:
+            raise Refused(f"the test round it would act a second time: {effect_of(test)}")
+    return draft if unit is draft.unit else Draft(draft.statement, unit, node, True)
+
+
+def _is_new_guard(block: Block, matching: Matching) -> bool:
+    owner = block.owner
+    return (
+        isinstance(owner.node, ast.If)
+        and owner not in matching.to_old
+        and not any(unit in matching.to_old for unit in owner.inside())
+    )
+
+
+def beside(statement: Statement, matching: Matching) -> tuple[Draft, Place] | None:
+    """The log call alone, next to the older version's form of the statement that it is part of.
+
+    None where the older version has no such statement. Raises Refused where the value that is
+    logged would have to be computed twice and that may act.
+    """
+    call, other = statement.call, matching.to_old.get(statement.unit)
+    if call is None or other is None or other.block is None:
+        return None
+    value = logged_value(call)
+    if value is None:
+        raise Refused("the log call does not say what it logs")
+    target = _whole_target(statement.unit.node, call)
+    if target is not None and _whole_target(other.node, None) is not None:
+        alone = copy.deepcopy(call)
+        _set_value(alone, ast.Name(target, ast.Load()))
+        index = other.index + 1
+    else:
+        effect = effect_of(value)
+        if effect is not None:
+            raise Refused(f"logging beside line {other.lineno} would run {effect} a second time")
+        alone, index = call, other.index
+    draft = Draft(statement, statement.unit, ast.Expr(alone), True)
+    return draft, Place(other.block, low=index, high=index)
+
+
+def logged_value(call: ast.Call) -> ast.expr | None:
+    """The value that a flor.log call logs."""
+    if len(call.args) > 1:
+        return call.args[1]
+    return next((k.value for k in call.keywords if k.arg == "value"), None)
+
+
+def _set_value(call: ast.Call, value: ast.expr) -> None:
+    if len(call.args) > 1:
+        call.args[1] = value
+    else:
+        for keyword in call.keywords:
+            keyword.value = value if keyword.arg == "value" else keyword.value
+
+
+def _whole_target(node: ast.AST, call: ast.Call | None) -> str | None:
+    """The variable that an assignment gives a value to, where that value is all of ``call``."""
+    if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+        return None
+    target = node.targets[0]
+    whole = call is None or node.value is call
+    return target.id if whole and isinstance(target, ast.Name) else None
+
+
+def logs_already(statement: Statement, block: Block, old_logs: dict[Unit, str]) -> Unit | None:
+    """The statement of the older version that logs the same name in the same place, if any."""
+    loops = _loops(block)
+    same = (unit for unit, name in old_logs.items() if name == statement.name)
+    for unit in same:
+        if unit.block is not None and unit.scope is block.scope and _loops(unit.block) == loops:
+            return unit
+    return None
+
+
+def _loops(block: Block) -> list[Unit]:
+    """The loops round a block, and the contexts that flor names."""
+    chain = [block.owner, *block.owner.above()]
+    return [u for u in chain if u.kind in ("For", "While") or loop_name(u.node) is not None]

@@ -1,0 +1,193 @@
+"""Whether a draft fits a slot: each name that it reads has a value there, under X's name for it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flordb.replay.propagate.draft import Draft
+from flordb.replay.propagate.edit import Edit, line_of_slot
+from flordb.replay.propagate.flor import loop_name
+from flordb.replay.propagate.flow import Bound, how_bound
+from flordb.replay.propagate.model import Refused
+from flordb.replay.propagate.names import binds, changes, parameters
+from flordb.replay.propagate.needs import Needs, missing
+from flordb.replay.propagate.place import Place, Placer
+from flordb.replay.propagate.rename import Renames
+from flordb.replay.propagate.slots import Touch, decided, groups, preferred
+from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A slot that a draft fits: the names to be rewritten and the new code that it needs."""
+
+    index: int
+    table: dict[str, str]
+    support: list[Edit]
+    files: dict[str, str]
+
+
+class Fitter:
+    """Fits drafts into blocks. Parameters: both versions' files, and whether new code may come."""
+
+    def __init__(self, old: Mapping[str, Source], new: Mapping[str, Source], support: bool) -> None:
+        self._old, self._new, self._support = old, new, support
+
+    def fit(self, draft: Draft, placer: Placer, place: Place) -> Fit:
+        """The slot of a place that the draft takes. Raises Refused with what is missing."""
+        _same_named_loops(draft.unit, place.block)
+        renames = Renames(placer.matching, draft.unit.scope, place.block)
+        guess = {name: renames.old_name(name) or name for name in draft.names}
+        mine = _touch(draft)
+        touch = Touch(
+            frozenset(guess.get(name, name) for name in mine.reads),
+            frozenset(guess.get(name, name) for name in mine.changes),
+        )
+        fits: list[Fit] = []
+        reasons: list[Refused] = []
+        for slots in groups(place, touch):
+            try:
+                fits.append(self.at(draft, renames, place.block, preferred(place, slots)))
+            except Refused as refused:
+                reasons.append(refused)
+        if not fits:
+            raise reasons[0] if reasons else Refused("no line can be put there")
+        if len(fits) == 1:
+            return fits[0]
+        before, after = (
+            (unit for unit in placer.neighbours(draft.unit, side) if mine.minds(unit))
+            for side in (True, False)
+        )
+        choice = decided(place, placer.matching, touch, before, after)
+        if choice is None:
+            lines = " or ".join(str(line_of_slot(place.block, fit.index)) for fit in fits)
+            raise Refused(
+                f"it could stand before line {lines} of {place.block.owner.source.path}, between "
+                "which what it reads changes"
+            )
+        return fits[choice]
+
+    def at(self, draft: Draft, renames: Renames, block: Block, index: int) -> Fit:
+        """Check one slot. Raises Refused."""
+        table: dict[str, str] = {}
+        lacking: list[str] = []
+        for name in sorted(draft.names):
+            other = self._name(name, draft.unit, renames, block, index)
+            if other is None:
+                lacking.append(name)
+            elif other != name:
+                table[name] = other
+        _attributes(draft, table, block)
+        if not lacking:
+            return Fit(index, table, [], {})
+        if not self._support:
+            raise missing(lacking[0], block, index)
+        needs = Needs(self._old, self._new, draft.unit, block, index, table)
+        for name in lacking:
+            needs.bring(name)
+        edits = needs.edits(line_of_slot(block, index), block.indent)
+        return Fit(index, table, edits, needs.files)
+
+    def _name(
+        self, name: str, unit: Unit, renames: Renames, block: Block, index: int
+    ) -> str | None:
+        """The older version's name of a variable at a slot, or None where it has none."""
+        assert unit.block is not None
+        source = block.owner.source
+        there, here = (
+            how_bound(name, block, index),
+            how_bound(name, unit.block, unit.index),
+        )
+        other = renames.old_name(name) or name
+        if other != name and how_bound(other, block, index) >= max(here, Bound.MAYBE):
+            return other
+        if there is Bound.NEVER:
+            return name if source.has_star_import and not _is_variable(name, unit) else None
+        taken = renames.taken_by(name)
+        if taken is not None:
+            raise Refused(f"`{name}` of {source.path} is what the newer version calls `{taken}`")
+        if there < here:
+            line = line_of_slot(block, index)
+            raise Refused(f"`{name}` is not bound on every way to line {line} of {source.path}")
+        return name
+
+
+def _touch(draft: Draft) -> Touch:
+    """What a draft reads and changes in the newer version, imported names left out."""
+    fixed = {
+        name
+        for unit in draft.unit.source.units
+        if isinstance(unit.node, (ast.Import, ast.ImportFrom))
+        for name in binds(unit.node)
+    }
+    changed = set() if draft.statement.logs else changes(draft.node)
+    return Touch(frozenset(draft.names - fixed), frozenset(changed - fixed))
+
+
+def _is_variable(name: str, unit: Unit) -> bool:
+    """Whether a statement assigns the name in the newer version, so that no import brings it."""
+    return any(
+        name in binds(other.node)
+        for other in unit.source.units
+        if not isinstance(other.node, (ast.Import, ast.ImportFrom, *FUNCTIONS, ast.ClassDef))
+    ) or any(
+        name in parameters(other.node)
+        for other in unit.above()
+        if isinstance(other.node, FUNCTIONS)
+    )
+
+
+def _same_named_loops(unit: Unit, block: Block) -> None:
+    """flor's loops are anchors: a slot is in those that the statement is in, where X has them."""
+    mine = _loop_names(unit.parent)
+    theirs = _loop_names(block.owner)
+    known = {loop_name(u.node) for u in block.owner.source.units if u.scope is block.scope}
+    for name in mine ^ theirs:
+        if name in known and (name in theirs or name in mine):
+            inside = "outside" if name in mine else "inside"
+            raise Refused(
+                f"the place that the neighbours name is {inside} the loop `{name}` of "
+                f"{block.owner.source.path}"
+            )
+
+
+def _loop_names(unit: Unit | None) -> set[str]:
+    found: set[str] = set()
+    while unit is not None and not isinstance(unit.node, FUNCTIONS):
+        name = loop_name(unit.node)
+        found |= {name} if name is not None else set()
+        unit = unit.parent
+    return found
+
+
+def _attributes(draft: Draft, table: Mapping[str, str], block: Block) -> None:
+    """An attribute of `self` that only the newer version ever sets is not there to be read."""
+    for part in ast.walk(draft.node):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            owner = part.value.id
+            if owner != "self" or not isinstance(part.ctx, ast.Load):
+                continue
+            if _is_set(part.attr, draft.unit.source) and not _is_known(part.attr, block):
+                raise Refused(
+                    f"`self.{part.attr}` is never set in {block.owner.source.path}: only the newer "
+                    "version sets it"
+                )
+
+
+def _is_set(attribute: str, source: Source) -> bool:
+    return any(
+        isinstance(part, ast.Attribute)
+        and part.attr == attribute
+        and isinstance(part.ctx, ast.Store)
+        for unit in source.units
+        if "." + attribute in unit.words and not unit.blocks
+        for part in ast.walk(unit.node)
+    )
+
+
+def _is_known(attribute: str, block: Block) -> bool:
+    """Whether the older file mentions an attribute or method of that name at all."""
+    source = block.owner.source
+    return any("." + attribute in u.words or attribute in u.words for u in source.units)
