@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from flordb.errors import FlorWarning
 from flordb.query.errors import BudgetExceeded
 from flordb.replay.execute import Progress, Report, execute
-from flordb.replay.plan import Plan
+from flordb.replay.plan import Plan, Want
 from flordb.settings import Settings
 from flordb.store.project import Project
 
@@ -20,6 +21,22 @@ def check_budget(plan: Plan, settings: Settings) -> None:
     if settings.acquire == "always" or plan.seconds <= settings.budget_seconds:
         return
     raise BudgetExceeded(plan, settings.budget_seconds)
+
+
+def without(wants: Iterable[Want], asked: set[tuple[int, str, int | None]]) -> tuple[Want, ...]:
+    """The wants that were not asked for before, which they now are.
+
+    What a statement's first attempt did not give, its second would not give either.
+    """
+    found = []
+    for want in wants:
+        indexes: Sequence[int | None] = want.iterations if want.iterations is not None else (None,)
+        keys = {name: {(want.run_id, name, index) for index in indexes} for name in want.names}
+        names = tuple(name for name in want.names if not keys[name] <= asked)
+        asked.update(*keys.values())
+        if names:
+            found.append(replace(want, names=names))
+    return tuple(found)
 
 
 def acquire(

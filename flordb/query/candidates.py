@@ -1,33 +1,35 @@
 """Which runs, and which iterations of them, a statement wants values of that they lack.
 
-DuckDB itself evaluates the conditions, on the runs and the iterations that were recorded.
+DuckDB itself evaluates the conditions, on the runs and the iterations that were recorded. A
+condition on a value that a run lacks says nothing about that run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
-from sqlglot import exp
 
-from flordb.query.facts import Columns, lacking
+from flordb.analysis.statements import LogStatement
+from flordb.query import facts
+from flordb.query.facts import Columns, Run
 from flordb.query.needs import Needs
-from flordb.query.predicates import Condition, Parameters, decidable, order_and_limit
+from flordb.query.predicates import Parameters, Part, decidable, merged
 from flordb.query.statement import Reference
 from flordb.replay.plan import Want
 
+Iterations = frozenset[int] | None
+"""Indexes of a top-level loop; None for all of the run."""
+
 
 @dataclass(frozen=True)
-class _Run:
-    run_id: int
-    projid: str
-    tstamp: Any
-    filename: str
-    file: str
-    version: str | None
-    state: str
+class _Lack:
+    """A run that lacks a name, but for the iterations in ``done``."""
+
+    run: Run
+    name: str
+    done: frozenset[int]
 
 
 def wants_of(
@@ -38,109 +40,117 @@ def wants_of(
     parameters: Parameters,
 ) -> list[Want]:
     """What has to be acquired for one reference to ``flor``: a want a run and set of iterations."""
-    virtual = [name for name in needs.logged if name in columns.virtual]
-    if not virtual:
+    virtual = {name: columns.virtual[name] for name in needs.logged if name in columns.virtual}
+    lacks = _lacks(connection, virtual) if virtual else []
+    if not lacks:
         return []
-    condition = decidable(reference, columns, frozenset(virtual), parameters)
-    ordered = order_and_limit(reference) if _all_decided(reference, columns, virtual) else None
-    found: dict[tuple[int, tuple[int, ...] | None], tuple[_Run, list[str]]] = {}
-    for name in virtual:
-        for run, iterations in _lacking_runs(connection, name, columns, condition, ordered):
-            found.setdefault((run.run_id, iterations), (run, []))[1].append(name)
-    return [
-        Want(
-            *(run.run_id, run.projid, run.tstamp, run.filename, run.file, run.version),
-            tuple(names),
-            iterations,
-        )
-        for (_, iterations), (run, names) in found.items()
-    ]
-
-
-def _all_decided(reference: Reference, columns: Columns, virtual: list[str]) -> bool:
-    """Whether no condition waits for acquired values, so that LIMIT may choose the runs."""
-    select = reference.select
-    where = select.args.get("where") if select is not None else None
-    if where is None:
-        return True
-    names = [columns.logged(column.name) for column in where.find_all(exp.Column)]
-    return not any(name in virtual for name in names)
-
-
-def _lacking_runs(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    columns: Columns,
-    condition: Condition,
-    ordered: tuple[str, int] | None,
-) -> Iterable[tuple[_Run, tuple[int, ...] | None]]:
-    statements = columns.virtual[name]
-    scripts = {script for statement in statements for script in statement.scripts}
-    known = lacking(connection, name, [statement.digest for statement in statements])
-    loops = {statement.nest[0] for statement in statements if statement.nest}
-    loop = loops.pop() if len(loops) == 1 and all(s.nest for s in statements) else None
-    rows = 0
-    for run, iterations in _candidates(connection, columns, condition, loop, ordered):
-        if ordered is not None and rows >= ordered[1]:
-            return
-        fact = known.get(run.run_id)
-        if fact is not None and (fact.has_value or fact.all_done):
-            # A run that was tried in vain has no row, so it takes no place under the LIMIT.
-            rows += int(fact.has_value or _has_values(connection, run.run_id, name))
+    parts = decidable(reference, columns, parameters)
+    loops = {name: _main_loop(statements) for name, statements in virtual.items()}
+    decided = _decided(connection, lacks, parts, set(loops.values()))
+    recorded = {
+        loop: facts.iterations(connection, loop) for loop in set(loops.values()) if loop is not None
+    }
+    found: dict[tuple[int, Iterations], tuple[Run, list[str]]] = {}
+    for lack in lacks:
+        loop = loops[lack.name]
+        chosen = decided[loop]
+        if lack.run.run_id not in chosen:
             continue
-        rows += 1
-        if run.state == "running" or run.filename not in scripts:
-            continue
-        if iterations is not None and fact is not None:
-            iterations = tuple(i for i in iterations if i not in fact.done)
-            if not iterations:
-                continue
-        yield run, iterations
+        all_of_it = recorded[loop].get(lack.run.run_id, frozenset()) if loop else frozenset()
+        wanted = _less(chosen[lack.run.run_id], lack.done, all_of_it)
+        if wanted is None or wanted:
+            found.setdefault((lack.run.run_id, wanted), (lack.run, []))[1].append(lack.name)
+    return [_want(run, names, wanted) for (_, wanted), (run, names) in found.items()]
 
 
-def _has_values(connection: duckdb.DuckDBPyConnection, run_id: int, name: str) -> bool:
-    sql = "SELECT 1 FROM flordb.logs WHERE run_id = ? AND value_name = ? LIMIT 1"
-    return bool(connection.execute(sql, [run_id, name]).fetchall())
+def _want(run: Run, names: list[str], wanted: Iterations) -> Want:
+    identity = (run.run_id, run.projid, run.tstamp, run.filename, run.file, run.version)
+    return Want(*identity, tuple(names), None if wanted is None else tuple(sorted(wanted)))
 
 
-def _candidates(
-    connection: duckdb.DuckDBPyConnection,
-    columns: Columns,
-    condition: Condition,
-    loop: str | None,
-    ordered: tuple[str, int] | None,
-) -> list[tuple[_Run, tuple[int, ...] | None]]:
-    """Runs for which the condition can hold, with the iterations of ``loop`` for which it can."""
-    if any(other not in columns.loops for other in condition.loops):
-        # A loop that no run has recorded: nothing can be decided by it.
-        condition = Condition("true", [], (), (), condition.alias)
-    restricts = loop in condition.loops
-    loops = [other for other in condition.loops if other != loop]
-    names = [*condition.stored, *loops, *((loop,) if restricts and loop else ())]
-    index = f'"{loop}"' if restricts else "NULL::BIGINT"
-    sql = (
-        f"WITH chosen AS (SELECT projid, tstamp, filename, list(DISTINCT {index}) AS indexes "
-        f'FROM ({_recorded(names)}) AS "{condition.alias}" WHERE {condition.sql} GROUP BY ALL) '
-        "SELECT run_id, projid, tstamp, filename, file, version, state, indexes "
-        "FROM flordb.runs JOIN chosen USING (projid, tstamp, filename) "
-        f"WHERE coalesce(rank, 0) = 0 ORDER BY {ordered[0] if ordered else 'tstamp, filename'}"
-    )
-    found: list[tuple[_Run, tuple[int, ...] | None]] = []
-    for *fields, indexes in connection.execute(sql, condition.parameters).fetchall():
-        if not restricts:
-            found.append((_Run(*fields), None))
-            continue
-        iterations = tuple(sorted(int(i) for i in indexes if i is not None))
-        if iterations:
-            found.append((_Run(*fields), iterations))
+def _less(wanted: Iterations, done: frozenset[int], all_of_it: frozenset[int]) -> Iterations:
+    """What is still to be done; all of a run is said so."""
+    if not done:
+        return None if wanted is None or wanted == all_of_it else wanted
+    return (all_of_it if wanted is None else wanted) - done
+
+
+def _main_loop(statements: Sequence[LogStatement]) -> str | None:
+    """The top-level loop that all statements of a name stand in."""
+    loops = {statement.nest[0] if statement.nest else None for statement in statements}
+    return loops.pop() if len(loops) == 1 else None
+
+
+def _lacks(
+    connection: duckdb.DuckDBPyConnection, virtual: Mapping[str, Sequence[LogStatement]]
+) -> list[_Lack]:
+    """The runs that lack a name, in the order of time, and that a statement of the code reaches."""
+    digests = {name: {s.digest for s in found} for name, found in virtual.items()}
+    known = facts.attempts(connection, digests)
+    found = []
+    runs = facts.ended_runs(connection)
+    for name, statements in virtual.items():
+        scripts = {script for s in statements for script in (*s.scripts, s.file)}
+        in_loop = _main_loop(statements) is not None
+        for run in runs:
+            attempt = known.get((run.run_id, name), facts.NOTHING)
+            complete = attempt.whole or (not in_loop and attempt.iterations)
+            if run.filename in scripts and not complete:
+                found.append(_Lack(run, name, attempt.iterations))
     return found
 
 
-def _recorded(names: list[str]) -> str:
-    """The runs, each with its rows of the pivot of these names, or with NULLs where it has none."""
-    runs = "SELECT DISTINCT projid, tstamp, filename FROM flordb.runs"
-    if not names:
-        return runs
-    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    pivot = f"FROM flor_pivot([{listed}])"
-    return f"SELECT * FROM ({runs}) LEFT JOIN ({pivot}) USING (projid, tstamp, filename)"
+def _decided(
+    connection: duckdb.DuckDBPyConnection,
+    lacks: Iterable[_Lack],
+    parts: Sequence[Part],
+    loops: Iterable[str | None],
+) -> dict[str | None, dict[int, Iterations]]:
+    """By loop and run_id, the iterations for which the decidable conditions can hold."""
+    lacking: dict[int, set[str]] = {}
+    for lack in lacks:
+        lacking.setdefault(lack.run.run_id, set()).add(lack.name)
+    groups: dict[frozenset[str], list[int]] = {}
+    used = frozenset[str]().union(*(part.names for part in parts))
+    for run_id, names in lacking.items():
+        groups.setdefault(used & names, []).append(run_id)
+    usable = {blocked: [part for part in parts if not part.names & blocked] for blocked in groups}
+    return {
+        loop: {
+            run_id: iterations
+            for blocked, run_ids in groups.items()
+            for run_id, iterations in _holding(connection, usable[blocked], run_ids, loop).items()
+        }
+        for loop in loops
+    }
+
+
+def _holding(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Sequence[Part],
+    run_ids: Sequence[int],
+    loop: str | None,
+) -> dict[int, Iterations]:
+    """The runs for which the parts hold together, each with the iterations for which they do."""
+    condition, values = merged(parts)
+    listed = list(dict.fromkeys(column for part in parts for column in part.columns))
+    ids = ", ".join(map(str, run_ids))
+    if not listed:
+        sql = f"SELECT run_id FROM flordb.runs WHERE run_id IN ({ids}) AND {condition}"
+        rows = connection.execute(sql, values or None).fetchall()
+        return {run_id: None for (run_id,) in rows}
+    if loop is not None and loop.lower() not in (column.lower() for column in listed):
+        listed.append(loop)
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in listed)
+    index = '"' + loop.replace('"', '""') + '"' if loop is not None else "NULL"
+    rows = connection.execute(
+        f"WITH chosen AS (SELECT projid, tstamp, filename, list(DISTINCT {index}) AS indexes, "
+        f"count(*) > count({index}) AS outside FROM flor_pivot([{names}]) WHERE {condition} "
+        "GROUP BY ALL) SELECT DISTINCT run_id, indexes, outside FROM flordb.runs "
+        f"JOIN chosen USING (projid, tstamp, filename) WHERE run_id IN ({ids})",
+        values or None,
+    ).fetchall()
+    return {
+        run_id: None if outside else frozenset(int(i) for i in indexes if i is not None)
+        for run_id, indexes, outside in rows
+    }

@@ -11,7 +11,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -23,7 +23,7 @@ from flordb import settings as _settings
 from flordb.analysis.statements import log_statements
 from flordb.errors import FlorWarning, ProjectError
 from flordb.query import statement as _statement
-from flordb.query.acquire import acquire, check_budget
+from flordb.query.acquire import acquire, check_budget, without
 from flordb.query.errors import InterfaceError, translate
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
@@ -39,8 +39,6 @@ from flordb.store.project import Project, find_project
 apilevel = "2.0"
 threadsafety = 1
 paramstyle = "qmark"
-
-_MOST_ROUNDS = 100
 
 
 def connect(
@@ -73,11 +71,13 @@ def _path(project: str | Path | None) -> Path | None:
 class Cursor:
     """Executes statements and holds the result of the last one (PEP 249, with DuckDB's extras)."""
 
+    arraysize = 1
+    lastrowid = None
+    _result: Result | None = None
+    _closed = False
+
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.arraysize = 1
-        self._result: Result | None = None
-        self._closed = False
 
     def execute(self, sql: str, parameters: Parameters = None) -> Cursor:
         """Run one statement, or several separated by semicolons, of which the last gives the rows.
@@ -158,6 +158,8 @@ class Cursor:
         return self._result
 
     def _check(self) -> None:
+        if self.connection._closed:
+            raise InterfaceError("this connection is closed")
         if self._closed:
             raise InterfaceError("this cursor is closed")
 
@@ -173,8 +175,11 @@ class Cursor:
         self.close()
 
 
-class Connection:
-    """A connection to a project; see `connect`. Used in a ``with`` block it closes at its end."""
+class Connection(Cursor):
+    """A connection to a project; see `connect`. Used in a ``with`` block it closes at its end.
+
+    As in DuckDB it is a cursor itself: ``connection.execute(…).df()``.
+    """
 
     def __init__(
         self,
@@ -182,6 +187,7 @@ class Connection:
         chosen: _settings.Settings,
         progress: Callable[[Progress], None] | None,
     ) -> None:
+        super().__init__(self)
         self.project = project
         self.settings = chosen
         self._progress = progress
@@ -190,17 +196,16 @@ class Connection:
         self._duckdb.execute("SET arrow_lossless_conversion = true")
         self._lock = threading.RLock()
         self._told_of_lock = False
-        self._closed = False
+        self._is_held = False
 
     def cursor(self) -> Cursor:
+        """Another cursor: its results are its own, its tables and transactions are not."""
         self._check()
         return Cursor(self)
 
-    def execute(self, sql: str, parameters: Parameters = None) -> Cursor:
-        """Run a statement on a new cursor; see `Cursor.execute`."""
+    def sql(self, sql: str, parameters: Parameters = None) -> Cursor:
+        """Run a statement on a cursor of its own; see `Cursor.execute`."""
         return self.cursor().execute(sql, parameters)
-
-    sql = execute
 
     def plan(self, sql: str, parameters: Parameters = None) -> Plan:
         """What `execute` would replay for this statement, and its price. Acquires nothing."""
@@ -219,35 +224,44 @@ class Connection:
         """The acquisition plan of a statement as text."""
         return describe(self.plan(sql, parameters))
 
+    def begin(self) -> Connection:
+        """Begin a transaction; without one, each statement is one."""
+        self.execute("BEGIN")
+        return self
+
     def commit(self) -> None:
-        self._check()
+        """Commit the transaction. Does nothing where none was begun."""
+        self._end("COMMIT")
 
     def rollback(self) -> None:
+        """Undo the transaction. Does nothing where none was begun."""
+        self._end("ROLLBACK")
+
+    def _end(self, how: str) -> None:
         self._check()
+        with self._lock, mapped():
+            try:
+                self._duckdb.execute(how)
+            except duckdb.TransactionException:
+                return  # none was begun
+            self._let_go()
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread."""
         self._duckdb.interrupt()
 
     def close(self) -> None:
+        """Close it and its cursors. What was not committed is lost."""
         if not self._closed:
-            self._closed = True
+            super().close()
+            with suppress(duckdb.Error):
+                self._duckdb.execute("ROLLBACK")
+            with suppress(duckdb.Error):
+                catalog.detach(self._duckdb)
             self._duckdb.close()
-
-    def _check(self) -> None:
-        if self._closed:
-            raise InterfaceError("this connection is closed")
 
     def __enter__(self) -> Connection:
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Running statements.
 
@@ -257,40 +271,55 @@ class Connection:
         ``frame``: where DataFrames that the text names are looked up.
         """
         self._check()
-        with self._lock, mapped(), _variables_of(self._duckdb, frame, sql):
+        with self._lock, mapped():
             if not _statement.mentions_our_tables(sql):
-                return self._query(sql, parameters)
+                result = self._query(sql, parameters, frame)
+                self._let_go()
+                return result
             result = None
-            for part in _statement.split(sql):
-                result = self._run_one(part, parameters)
+            parts = _statement.split(sql)
+            for number, part in enumerate(parts, start=1):
+                # As in DuckDB, parameters are the last statement's.
+                given = parameters if number == len(parts) else None
+                result = self._run_one(part, given, frame)
             return result
 
-    def _run_one(self, sql: str, parameters: Parameters) -> Result | None:
+    def _run_one(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
         parsed = _statement.parse(sql)
         if parsed.explain and parsed.references:
-            return self._explain(parsed, parameters)
+            return self._explain(parsed, parameters, frame)
         if parsed.references:
             self._acquire(parsed, parameters)
         with self._attached():
             if parsed.references:
                 sql = self._prepare(parsed, parameters).sql
-            return self._query(sql, parameters)
+            return self._query(sql, parameters, frame)
 
-    def _query(self, sql: str, parameters: Parameters) -> Result | None:
-        given: Any = parameters if parameters else None
-        relation = self._duckdb.sql(sql, params=given) if given else self._duckdb.sql(sql)
-        return None if relation is None else Result(self._duckdb, relation)
+    def _query(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
+        given = {"params": parameters} if parameters else {}
+        relation = _evaluated("_flordb.sql(_sql, **_given)", frame, self._duckdb, sql, given)
+        return None if relation is None else Result.of(self._duckdb, sql, relation)
 
     def _acquire(self, parsed: Statement, parameters: Parameters) -> None:
         """Acquire until planning finds nothing more: a LIMIT may need further runs."""
         if self.settings.acquire == "never" or parsed.probe:
             return
-        for _ in range(_MOST_ROUNDS):
+        asked: set[tuple[int, str, int | None]] = set()
+        while True:
             with self._attached():
                 prepared = self._prepare(parsed, parameters)
-            if not prepared.wants:
+            wants = without(prepared.wants, asked)
+            if not wants:
                 return
-            plan = self._plan(prepared)
+            if self._is_held:
+                warnings.warn(
+                    "nothing is acquired within a transaction that has read the project's tables; "
+                    "end it first",
+                    FlorWarning,
+                    stacklevel=2,
+                )
+                return
+            plan = make_plan(self.project, wants, self.settings)
             check_budget(plan, self.settings)
             if self._progress is not None:
                 acquire(self.project, plan, self.settings, self._progress)
@@ -298,18 +327,20 @@ class Connection:
             with progress_bar() as show:
                 acquire(self.project, plan, self.settings, show)
 
-    def _explain(self, parsed: Statement, parameters: Parameters) -> Result | None:
+    def _explain(
+        self, parsed: Statement, parameters: Parameters, frame: FrameType | None
+    ) -> Result | None:
         """DuckDB's EXPLAIN with the acquisition plan above it."""
         with self._attached():
             prepared = self._prepare(replace(parsed, probe=False), parameters)
             text = describe(self._plan(prepared))
-            result = self._query(prepared.sql, parameters)
+            result = self._query(prepared.sql, parameters, frame)
         rows = [("acquisition_plan", text)]
         if result is not None:
             rows += [(str(key), str(value)) for key, value in result.fetch(None)]
         listed = ", ".join("(?, ?)" for _ in rows)
         values: list[Any] = [text for row in rows for text in row]
-        return self._query(f"FROM (VALUES {listed}) t(explain_key, explain_value)", values)
+        return self._query(f"FROM (VALUES {listed}) t(explain_key, explain_value)", values, None)
 
     def _prepare(self, parsed: Statement, parameters: Parameters) -> Prepared:
         statements = log_statements(self.project.root)
@@ -320,20 +351,35 @@ class Connection:
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
-        report = catalog.attach(self._duckdb, self.project, self.settings)
+        """The project's tables, for one statement; or until the transaction ends that read them."""
+        if not self._is_held:
+            self._attach()
         try:
-            if report.locked and not self._told_of_lock:
-                self._told_of_lock = True
-                warnings.warn(
-                    f"{report.locked}; answering from the run files meanwhile",
-                    FlorWarning,
-                    stacklevel=2,
-                )
-            for problem in report.problems:
-                warnings.warn(problem, FlorWarning, stacklevel=2)
             yield
         finally:
+            self._let_go()
+
+    def _attach(self) -> None:
+        report = catalog.attach(self._duckdb, self.project, self.settings)
+        self._is_held = True
+        if report.locked and not self._told_of_lock:
+            self._told_of_lock = True
+            warnings.warn(
+                f"the database is in use ({report.locked}), so this query is answered from the "
+                "run files, which takes longer",
+                FlorWarning,
+                stacklevel=2,
+            )
+        for problem in report.problems:
+            warnings.warn(problem, FlorWarning, stacklevel=2)
+
+    def _let_go(self) -> None:
+        """Detach the project's tables; a transaction that has read them keeps them."""
+        if not self._is_held:
+            return
+        with suppress(duckdb.TransactionException):
             catalog.detach(self._duckdb)
+            self._is_held = False
 
 
 @contextmanager
@@ -353,29 +399,20 @@ def _caller(frame: FrameType) -> FrameType | None:
     return found
 
 
-@contextmanager
-def _variables_of(
-    connection: duckdb.DuckDBPyConnection, frame: FrameType | None, sql: str
-) -> Iterator[None]:
-    """Let the statement name DataFrames and Arrow tables of the caller, as DuckDB does."""
-    found = {name: value for name, value in _tables_in(frame).items() if name in sql}
-    for name, value in found.items():
-        connection.register(name, value)
-    try:
-        yield
-    finally:
-        for name in found:
-            connection.unregister(name)
+def _evaluated(
+    call: str,
+    frame: FrameType | None,
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    given: dict[str, Any],
+) -> Any:
+    """Evaluate a call as if it stood in the caller's frame.
 
-
-def _tables_in(frame: FrameType | None) -> dict[str, Any]:
+    DuckDB looks up DataFrames that a statement names in the frame that calls it.
+    """
+    names = {"_flordb": connection, "_sql": sql, "_given": given}
     if frame is None:
-        return {}
-    known = ("pandas", "polars", "pyarrow")
-    found = {**frame.f_globals, **frame.f_locals}
-    return {
-        name: value
-        for name, value in found.items()
-        if type(value).__module__.partition(".")[0] in known
-        and type(value).__name__ in ("DataFrame", "Table", "LazyFrame", "RecordBatchReader")
-    }
+        return eval(call, {}, names)
+    if frame.f_locals is not frame.f_globals:
+        names = {**frame.f_locals, **names}
+    return eval(call, frame.f_globals, names)

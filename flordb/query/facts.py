@@ -4,8 +4,9 @@ statements, and which runs lack them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -49,9 +50,10 @@ class Columns:
             return name
         return next((k for k in known if k.lower() == name.lower()), None)
 
-    def nests(self, name: str) -> set[tuple[str, ...]]:
-        found = set(self.stored.get(name, ()))
-        return found | {statement.nest for statement in self.virtual.get(name, ())}
+    def is_new(self, name: str) -> bool:
+        """Whether no column of the stored ones has this name."""
+        taken = {*DIMENSIONS, *(known.lower() for known in self.stored)}
+        return name.lower() not in taken and self.loop_of(name) is None
 
 
 def columns(connection: duckdb.DuckDBPyConnection, statements: Iterable[LogStatement]) -> Columns:
@@ -70,41 +72,80 @@ def columns(connection: duckdb.DuckDBPyConnection, statements: Iterable[LogState
 
 
 @dataclass(frozen=True)
-class Lacking:
-    """What is known of one run about one name.
+class Run:
+    """A run that is over, as a `Want` names it."""
 
-    ``has_value``: the run itself logged it; ``done``: indexes of the top-level loop for which it
-    was acquired, or tried in vain; ``all_done``: it was tried for the whole run.
+    run_id: int
+    projid: str
+    tstamp: datetime
+    filename: str
+    file: str
+    version: str | None
+
+
+def ended_runs(connection: duckdb.DuckDBPyConnection) -> list[Run]:
+    """The runs that can be replayed, in the order of time."""
+    return [
+        Run(*row)
+        for row in _rows(
+            connection,
+            "SELECT run_id, projid, tstamp, filename, file, version FROM flordb.runs "
+            "WHERE coalesce(rank, 0) = 0 AND state IN ('finished', 'failed', 'killed') "
+            "AND file IS NOT NULL ORDER BY tstamp, filename",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a run has of a name, or was tried for in vain: all, or these iterations."""
+
+    whole: bool
+    iterations: frozenset[int]
+
+
+NOTHING = Attempt(False, frozenset())
+
+
+def attempts(
+    connection: duckdb.DuckDBPyConnection, digests: Mapping[str, Collection[str]]
+) -> dict[tuple[int, str], Attempt]:
+    """By run_id and name, what need not be tried again.
+
+    ``digests``: of each name's statements. What failed with another statement is forgotten; a
+    value stays, whichever statement gave it.
     """
-
-    has_value: bool
-    done: frozenset[int]
-    all_done: bool
-
-
-def lacking(
-    connection: duckdb.DuckDBPyConnection, name: str, digests: Iterable[str]
-) -> dict[int, Lacking]:
-    """By run_id, what is known about a name; runs that are not in it know nothing of it.
-
-    ``digests``: of the name's statements; an attempt with another statement does not count.
-    """
-    found: dict[int, Lacking] = {}
-    own = "SELECT DISTINCT run_id FROM flordb.logs WHERE value_name = ? AND source = 'record'"
-    for (run_id,) in _rows(connection, own, [name]):
-        found[run_id] = Lacking(True, frozenset(), True)
+    found: dict[tuple[int, str], Attempt] = {}
+    names = list(digests)
     tried = (
-        "SELECT run_id, iterations FROM flordb.acquisitions "
-        "WHERE value_name = ? AND statement IN (SELECT unnest(?::VARCHAR[]))"
+        "SELECT run_id, value_name, iterations, status, statement FROM flordb.acquisitions "
+        "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
     )
-    for run_id, iterations in _rows(connection, tried, [name, list(digests)]):
-        before = found.get(run_id, Lacking(False, frozenset(), False))
-        if iterations is None:
-            found[run_id] = Lacking(before.has_value, before.done, True)
-        else:
-            done = before.done | frozenset(iterations)
-            found[run_id] = Lacking(before.has_value, done, before.all_done)
+    for run_id, name, iterations, status, statement in _rows(connection, tried, [names]):
+        if status != "acquired" and statement not in digests[name]:
+            continue
+        before = found.get((run_id, name), NOTHING)
+        done = before.iterations | frozenset(iterations or ())
+        found[run_id, name] = Attempt(before.whole or iterations is None, done)
+    logged = (
+        "SELECT DISTINCT run_id, value_name, source FROM flordb.logs "
+        "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
+    )
+    for run_id, name, source in _rows(connection, logged, [names]):
+        if source == "record" or (run_id, name) not in found:
+            found[run_id, name] = Attempt(True, frozenset())
     return found
+
+
+def iterations(connection: duckdb.DuckDBPyConnection, loop: str) -> dict[int, frozenset[int]]:
+    """By run_id, the recorded iterations of a top-level loop."""
+    rows = _rows(
+        connection,
+        "SELECT l.run_id, list(DISTINCT l.loop_iteration) FROM flordb.loops l "
+        "JOIN flordb.nests n USING (nest_id) WHERE n.loops = [?] GROUP BY l.run_id",
+        [loop],
+    )
+    return {run_id: frozenset(found) for run_id, found in rows}
 
 
 def _rows(

@@ -1,4 +1,8 @@
-"""The columns that a statement needs of ``flor``: what each name in it means."""
+"""The columns that a statement needs of ``flor``: what each name in it means.
+
+DuckDB's own rules decide: in ORDER BY and HAVING an alias of the SELECT list comes before a column
+of that name, everywhere else after it.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from flordb.query.statement import Reference
 class Needs:
     """What a statement needs of one reference to ``flor``.
 
-    ``logged``: names of logged columns, stored or virtual, as in the text; ``loops``: loops whose
-    columns are named; ``star``: all columns are asked for.
+    ``logged``: names of logged columns, stored or virtual; ``loops``: loops whose columns are
+    named; ``star``: all columns are asked for.
     """
 
     logged: tuple[str, ...]
@@ -31,14 +35,15 @@ def needs_of(reference: Reference, columns: Columns) -> Needs:
     if select is None:
         return Needs((), (), True)
     alone = _is_alone(select)
-    aliases = {item.alias.lower() for item in select.selects if item.alias}
+    aliases = _aliases(select)
+    provided = _provided(select)
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
-    for name, qualified in _names(select, reference):
+    for name, qualified in _names(select, reference, columns):
+        if name.lower() in DIMENSIONS or (not qualified and name.lower() in provided):
+            continue
         found = columns.logged(name)
         loop = columns.loop_of(name)
-        if name.lower() in DIMENSIONS:
-            continue
         if loop is not None:
             loops[loop] = None
         elif found is not None:
@@ -51,44 +56,106 @@ def needs_of(reference: Reference, columns: Columns) -> Needs:
 
 def _is_alone(select: exp.Select) -> bool:
     """Whether ``flor`` is all that the SELECT reads, so that each name must be a column of it."""
+    if select.args.get("joins") or select.args.get("laterals"):
+        return False
     outer = select.find_ancestor(exp.Select)
-    return not select.args.get("joins") and not select.args.get("laterals") and outer is None
+    # A SELECT in FROM or WITH reads nothing of the one around it; any other may.
+    return outer is None or isinstance(_holder(select), (exp.From, exp.With))
 
 
-def _names(select: exp.Select, reference: Reference) -> Iterator[tuple[str, bool]]:
+def _holder(select: exp.Select) -> exp.Expr | None:
+    """What the SELECT, with its parentheses and set operations, stands in."""
+    node = select.parent
+    while isinstance(node, (exp.Subquery, exp.SetOperation, exp.CTE)):
+        node = node.parent
+    return node
+
+
+def _aliases(select: exp.Select) -> set[str]:
+    return {item.alias.lower() for item in select.selects if item.alias}
+
+
+def _provided(select: exp.Select) -> set[str]:
+    """Columns that other relations of the SELECT are known to have."""
+    found: set[str] = set()
+    ctes = {cte.alias.lower(): cte.this for cte in select.root().find_all(exp.CTE)}
+    from_ = select.args.get("from_")
+    for part in (from_, *(select.args.get("joins") or ())):
+        relation = part.this if part is not None else None
+        query = relation.this if isinstance(relation, exp.Subquery) else None
+        if isinstance(relation, exp.Table) and not relation.db:
+            query = ctes.get(relation.name.lower())
+        if isinstance(query, exp.Query):
+            found |= {name.lower() for name in query.named_selects}
+    return found - {"*"}
+
+
+def _names(
+    select: exp.Select, reference: Reference, columns: Columns
+) -> Iterator[tuple[str, bool]]:
     """(name, whether it is qualified with the reference) of the columns that may be flor's."""
     alias = reference.alias.lower()
+    aliases = _aliases(select)
     for column in select.find_all(exp.Column):
-        if isinstance(column.this, exp.Star) or _is_lambda_parameter(column):
+        if isinstance(column.this, exp.Star) or _is_no_column(column):
             continue
-        qualifier = column.table.lower()
+        first, *rest = [part.name for part in column.parts]
+        if rest and first.lower() in ("main", "flordb") and rest[0].lower() == alias:
+            first, *rest = rest
         own = column.find_ancestor(exp.Select) is select
-        if qualifier == alias:
-            yield column.name, True
-        elif not qualifier and (own or not _reads_flor(column, select)):
-            yield column.name, False
+        if rest and first.lower() == alias:
+            if own or not _reads(column, select, alias):
+                yield rest[0], True
+        elif not own or (not rest and first.lower() in aliases and _prefers_alias(column, select)):
+            continue
+        elif not rest:
+            yield first, False
+        elif columns.logged(first) is not None and first.lower() not in _relations(select):
+            yield first, False  # a field of a value: params.lr
     for join in select.args.get("joins") or ():
         for identifier in join.args.get("using") or ():
             yield identifier.name, False
 
 
-def _reads_flor(column: exp.Column, select: exp.Select) -> bool:
-    """Whether the column is in an inner SELECT that has a ``flor`` of its own."""
+def _relations(select: exp.Select) -> set[str]:
+    parts = (select.args.get("from_"), *(select.args.get("joins") or ()))
+    return {part.this.alias_or_name.lower() for part in parts if part is not None}
+
+
+def _reads(column: exp.Column, select: exp.Select, alias: str) -> bool:
+    """Whether an inner SELECT around the column has a relation of that name itself."""
     inner = column.find_ancestor(exp.Select)
     while inner is not None and inner is not select:
-        if any(table.name.lower() == "flor" for table in inner.find_all(exp.Table)):
+        if alias in _relations(inner):
             return True
         inner = inner.find_ancestor(exp.Select)
     return False
 
 
-def _is_lambda_parameter(column: exp.Column) -> bool:
+def _is_no_column(column: exp.Column) -> bool:
+    """Whether it only looks like one, as in ``* EXCLUDE (a)``, ORDER BY ALL or a lambda."""
+    parent = column.parent
+    if isinstance(parent, exp.Star) and column.arg_key in ("except_", "rename"):
+        return True
+    if isinstance(parent, exp.PropertyEQ) and column.arg_key == "this":
+        return True
+    name = column.name.lower()
+    if not column.table and name in ("rowid", "all") and not column.this.quoted:
+        return True
     function = column.find_ancestor(exp.Lambda)
     while function is not None:
-        if any(column.name == parameter.name for parameter in function.expressions):
+        if any(column.parts[0].name == parameter.name for parameter in function.expressions):
             return True
         function = function.find_ancestor(exp.Lambda)
     return False
+
+
+def _prefers_alias(column: exp.Column, select: exp.Select) -> bool:
+    ordered = column.parent
+    if isinstance(ordered, exp.Ordered) and ordered.parent is select.args.get("order"):
+        return True
+    having = column.find_ancestor(exp.Having, exp.Select)
+    return isinstance(having, exp.Having)
 
 
 def _is_star(item: exp.Expr, reference: Reference) -> bool:

@@ -1,7 +1,7 @@
 """From a statement to what must be acquired for it, and to the text that DuckDB then runs.
 
-The order is that of `prepare`: parse, find the references to ``flor``, collect the names that each
-needs, find what is lacking, plan its replay; and splice the pivots in.
+The order is that of `prepare`: for each reference to ``flor``, collect the names that it needs,
+find the runs that lack them, cut by LIMIT; then splice the pivots in.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import duckdb
 from flordb.analysis.statements import LogStatement
 from flordb.query.candidates import wants_of
 from flordb.query.facts import Columns, columns
+from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, needs_of
 from flordb.query.predicates import Parameters
-from flordb.query.splice import pivot_names, pivot_of, spliced
+from flordb.query.splice import pivot_names, pivot_of, relation_of, spliced, widened
 from flordb.query.statement import Reference, Statement
 from flordb.replay.plan import Want
 
@@ -45,7 +46,9 @@ def prepare(
     wants: list[Want] = []
     if not statement.probe:
         for reference, need in needs:
-            wants.extend(wants_of(connection, reference, need, known, parameters))
+            found = wants_of(connection, reference, need, known, parameters)
+            pivot = relation_of(pivot_names(need, known))
+            wants.extend(within_limit(connection, reference, pivot, found, parameters))
     return Prepared(spliced(statement.text, _changes(needs, known)), tuple(wants))
 
 
@@ -54,10 +57,9 @@ def _changes(
 ) -> list[tuple[Reference, str]]:
     changes = []
     for reference, need in needs:
+        unlisted = [name for name in known.virtual if known.is_new(name)] if need.star else []
         if not need.star:
             changes.append((reference, pivot_of(reference, pivot_names(need, known))))
-        elif any(name not in known.stored for name in need.logged):
-            # All columns, and one that has no value anywhere yet.
-            names = [*known.stored, *(n for n in need.logged if n not in known.stored)]
-            changes.append((reference, pivot_of(reference, names)))
+        elif unlisted:
+            changes.append((reference, widened(reference, unlisted)))
     return changes

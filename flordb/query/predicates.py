@@ -1,146 +1,184 @@
-"""Which parts of a WHERE clause can be decided before anything is acquired."""
+"""Which parts of a WHERE clause can be decided before anything is acquired.
+
+A part is used only where that cannot change the answer. On dimensions anything goes: each row of a
+run has the same. A part that reads loops or logged names must come out false or NULL where one of
+them is NULL, because the rows that are still to be acquired may lack what others have.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
+from sqlglot.errors import SqlglotError
 
 from flordb.query.facts import DIMENSIONS, Columns
 from flordb.query.statement import Reference, conjuncts
 
-Parameters = list[Any] | tuple[Any, ...] | dict[str, Any] | None
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+_VOLATILE = frozenset({"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "nextval"})
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A condition on stored columns and dimensions, as SQL, with the values of its parameters.
+class Part:
+    """A condition that must hold, as SQL over the columns of ``flor``, unqualified.
 
-    ``stored``: the logged names that it reads; ``loops``: the loops whose columns it reads;
-    ``alias``: the name of the relation that its columns may be qualified with.
+    ``columns``: the loop columns and logged names that it reads, as they are written; ``names``:
+    the logged names among them. ``parameters``: by the names that they have in ``sql``.
     """
 
     sql: str
-    parameters: list[Any] | dict[str, Any]
-    stored: tuple[str, ...]
-    loops: tuple[str, ...]
-    alias: str
+    columns: tuple[str, ...]
+    names: frozenset[str]
+    parameters: Mapping[str, Any]
 
 
-def decidable(
-    reference: Reference, columns: Columns, wanted: frozenset[str], parameters: Parameters
-) -> Condition:
-    """The parts of the WHERE clause that do not depend on what is to be acquired.
-
-    Parameters: ``wanted``, the names that may be acquired; ``parameters``, the statement's.
-    A part with a subquery, a column of another relation or an unknown name is left out, which
-    makes the condition weaker, never wrong.
-    """
+def decidable(reference: Reference, columns: Columns, parameters: Parameters) -> tuple[Part, ...]:
+    """The parts of the WHERE clause that stored values can decide, where there are any."""
     select = reference.select
     where = select.args.get("where") if select is not None else None
-    chosen = [
-        part
-        for part in (conjuncts(where.this) if where is not None else ())
-        if _is_decidable(part, reference, columns, wanted)
-    ]
-    names = [c.name for part in chosen for c in part.find_all(exp.Column)]
-    loops = tuple(dict.fromkeys(loop for n in names if (loop := columns.loop_of(n)) is not None))
-    logged = [columns.logged(n) for n in names if columns.loop_of(n) is None]
-    stored = tuple(dict.fromkeys(n for n in logged if n is not None))
-    sql = " AND ".join(f"({part.sql(dialect='duckdb')})" for part in chosen) or "true"
-    values = _values(chosen, reference, parameters)
-    return Condition(sql, values, stored, loops, reference.alias)
+    if select is None or where is None:
+        return ()
+    kinds = {str(join.args.get(key) or "") for join in _joins(select) for key in _JOIN_KEYS}
+    if not kinds <= {"", "INNER", "CROSS", "LEFT", "RIGHT", "FULL", "OUTER"}:
+        return ()  # ASOF, POSITIONAL and the like: each row decides about its neighbours
+    strict = bool(kinds - {"", "INNER", "CROSS"})
+    parts = []
+    for condition in conjuncts(where.this):
+        part = _part(condition, reference, columns, parameters, strict)
+        if part is not None:
+            parts.append(part)
+    return tuple(parts)
 
 
-def _is_decidable(
-    part: exp.Expr, reference: Reference, columns: Columns, wanted: frozenset[str]
-) -> bool:
-    if part.find(exp.Query, exp.AggFunc, exp.Window) is not None or _is_numbered(part):
-        return False
-    if _placeholders(part) and _comes_first(reference):
-        return False  # FROM flor SELECT …: the tree is not in the order of the text
-    for column in part.find_all(exp.Column):
-        if column.table and column.table.lower() != reference.alias.lower():
-            return False
-        if column.name.lower() in DIMENSIONS or columns.loop_of(column.name) is not None:
-            continue
+_JOIN_KEYS = ("side", "kind", "method")
+
+
+def _joins(select: exp.Select) -> list[exp.Join]:
+    return list(select.args.get("joins") or ())
+
+
+def _part(
+    condition: exp.Expr,
+    reference: Reference,
+    columns: Columns,
+    parameters: Parameters,
+    strict: bool,
+) -> Part | None:
+    """A condition as a part, None where it cannot be one."""
+    if condition.find(exp.Query, exp.AggFunc, exp.Window, exp.Star) or _is_volatile(condition):
+        return None
+    found: dict[str, None] = {}
+    names: set[str] = set()
+    for column in condition.find_all(exp.Column):
+        if column.args.get("db") or column.table.lower() not in ("", reference.alias.lower()):
+            return None
         logged = columns.logged(column.name)
-        if logged is None or logged in wanted or logged not in columns.stored:
-            return False
-    return True
-
-
-def _comes_first(reference: Reference) -> bool:
-    """Whether the FROM clause stands before what is selected."""
-    select = reference.select
-    starts = [
-        identifier.meta["start"]
-        for item in (select.selects if select is not None else ())
-        for identifier in item.find_all(exp.Identifier)
-        if "start" in identifier.meta
-    ]
-    return bool(starts) and reference.start < min(starts)
-
-
-def _values(
-    parts: list[exp.Expr], reference: Reference, parameters: Parameters
-) -> list[Any] | dict[str, Any]:
-    """The parameters that the chosen parts use."""
-    used = [node for part in parts for node in _placeholders(part)]
-    if isinstance(parameters, dict):
-        names = {node.name for node in used}
-        return {name: value for name, value in parameters.items() if name in names}
-    if not parameters:
-        return []
-    assert reference.select is not None
-    # DuckDB numbers them in the order of the text, which is that of the tree, depth first.
-    numbers = {id(node): n for n, node in enumerate(_placeholders(reference.select.root()))}
-    return [parameters[numbers[id(node)]] for node in used]
-
-
-def _placeholders(tree: exp.Expr) -> list[exp.Expr]:
-    """The parameters of a tree, ``?`` and ``$name``, in the order of the text."""
-    return [node for node in tree.walk(bfs=False) if isinstance(node, exp.Placeholder)]
-
-
-def _is_numbered(part: exp.Expr) -> bool:
-    return any(node.name.isdigit() for node in _placeholders(part))
-
-
-def order_and_limit(reference: Reference) -> tuple[str, int] | None:
-    """(ORDER BY on dimensions of runs, rows needed) where they decide which runs are needed.
-
-    Only where each run's rows stand together in that order and nothing but them is counted: no
-    grouping, no DISTINCT, no window, no join. None where that isn't so.
-    """
-    select = reference.select
-    if select is None or select.parent is not None:
-        return None
-    for clause in ("group", "having", "qualify", "distinct", "joins", "laterals", "windows"):
-        if select.args.get(clause):
+        if column.name.lower() in DIMENSIONS:
+            if not strict:
+                continue
+        elif columns.loop_of(column.name) is not None:
+            found[column.name] = None
+        elif logged is not None:
+            found[column.name] = None
+            names.add(logged)
+        else:
             return None
-    if any(item.find(exp.AggFunc, exp.Window, exp.Unnest) for item in select.selects):
-        return None
-    limit, order = select.args.get("limit"), select.args.get("order")
-    if not isinstance(limit, exp.Limit) or not isinstance(order, exp.Order):
-        return None
-    if not isinstance(limit.expression, exp.Literal) or not limit.expression.is_int:
-        return None
-    offset = select.args.get("offset")
-    skipped = 0
-    if offset is not None:
-        if not isinstance(offset.expression, exp.Literal) or not offset.expression.is_int:
+        if not rejects_null(condition, column.name):
             return None
-        skipped = int(offset.expression.this)
-    aliases = {item.alias.lower() for item in select.selects if item.alias}
-    for term in order.expressions:
-        column = term.this
-        named = isinstance(column, exp.Column) and column.name.lower() in DIMENSIONS
-        if not named or column.name.lower() in aliases:
-            return None
-    terms = ", ".join(
-        f"{term.this.name} {'DESC' if term.args.get('desc') else 'ASC'}"
-        for term in order.expressions
+    text, values = printed(condition, parameters)
+    if text is None:
+        return None
+    return Part(text, tuple(found), frozenset(names), values)
+
+
+def _is_volatile(condition: exp.Expr) -> bool:
+    calls = condition.find_all(exp.Func)
+    return any(
+        (call.name if isinstance(call, exp.Anonymous) else call.sql_name()).lower() in _VOLATILE
+        or isinstance(call, (exp.Rand, exp.Uuid))
+        for call in calls
     )
-    return terms, int(limit.expression.this) + skipped
+
+
+def printed(tree: exp.Expr, parameters: Parameters) -> tuple[str | None, dict[str, Any]]:
+    """SQL for a part of a statement, without qualifiers, and the values of its parameters.
+
+    None where sqlglot's text for it does not mean what it read, or a value is missing.
+    """
+    tree = tree.copy()
+    for column in tree.find_all(exp.Column):
+        column.set("table", None)
+    values: dict[str, Any] = {}
+    for node in list(tree.find_all(exp.Placeholder)):
+        given = _value(node.name, parameters)
+        if given is None:
+            return None, {}
+        name = f"p_{node.name}"
+        values[name] = given[0]
+        node.set("this", name)
+    text = tree.sql(dialect="duckdb")
+    try:
+        if parse_one(text, read="duckdb") != tree:
+            return None, {}
+    except SqlglotError:
+        return None, {}
+    return text, values
+
+
+def _value(name: str, parameters: Parameters) -> tuple[Any] | None:
+    if isinstance(parameters, Mapping):
+        return (parameters[name],) if name in parameters else None
+    if not parameters or not name.isdigit() or int(name) > len(parameters):
+        return None
+    return (parameters[int(name) - 1],)
+
+
+def rejects_null(condition: exp.Expr, name: str) -> bool:
+    """Whether a condition cannot be true where the column is NULL."""
+    if isinstance(condition, exp.Paren):
+        return rejects_null(condition.this, name)
+    if isinstance(condition, exp.And):
+        return rejects_null(condition.left, name) or rejects_null(condition.right, name)
+    if isinstance(condition, exp.Or):
+        return rejects_null(condition.left, name) and rejects_null(condition.right, name)
+    if isinstance(condition, exp.Not):
+        inner = condition.this
+        while isinstance(inner, exp.Paren):
+            inner = inner.this
+        if isinstance(inner, exp.Is) and isinstance(inner.expression, exp.Null):
+            return _is_null(inner.this, name)
+        return _is_null(inner, name)
+    if isinstance(condition, exp.Between):
+        return any(_is_null(part, name) for part in condition.iter_expressions())
+    return _is_null(condition, name)
+
+
+_STRICT = (exp.Paren, exp.Neg, exp.Cast, exp.Not)
+_STRICT_PAIRS = (
+    *(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike),
+    *(exp.Add, exp.Sub, exp.Mul, exp.Div, exp.IntDiv, exp.Mod),
+)
+
+
+def _is_null(value: exp.Expr, name: str) -> bool:
+    """Whether a value is NULL wherever the column is."""
+    if isinstance(value, exp.Column):
+        return value.name.lower() == name.lower()
+    if isinstance(value, (*_STRICT, exp.Between)):
+        return _is_null(value.this, name)
+    if isinstance(value, exp.In):
+        return bool(value.expressions) and _is_null(value.this, name)
+    if isinstance(value, _STRICT_PAIRS):
+        return _is_null(value.left, name) or _is_null(value.right, name)
+    return False
+
+
+def merged(parts: Iterable[Part]) -> tuple[str, dict[str, Any]]:
+    """All parts as one condition."""
+    found = list(parts)
+    values = {name: value for part in found for name, value in part.parameters.items()}
+    return " AND ".join(f"({part.sql})" for part in found) or "true", values

@@ -21,6 +21,17 @@ class Result:
         self._rows: list[tuple[Any, ...]] | None = None
         self._position = 0
 
+    @classmethod
+    def of(cls, connection: duckdb.DuckDBPyConnection, sql: str, relation: Any) -> Result | None:
+        """The result of a statement, None where the statement is none that has rows.
+
+        DuckDB 2 gives one for each, 1.5 for those with rows.
+        """
+        result = cls(connection, relation)
+        if result.names in (["Count"], ["Success"]) and not _has_rows(sql):
+            return None
+        return result
+
     @property
     def description(self) -> list[tuple[Any, ...]]:
         return [
@@ -57,3 +68,9 @@ class Result:
 
     def _relation(self) -> Any:
         return self._connection.from_arrow(self._table)
+
+
+def _has_rows(sql: str) -> bool:
+    """Whether the last statement of a text is one that answers with rows."""
+    found = duckdb.extract_statements(sql)
+    return bool(found) and found[-1].type == duckdb.StatementType.SELECT

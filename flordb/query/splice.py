@@ -18,9 +18,22 @@ def spliced(text: str, changes: Sequence[tuple[Reference, str]]) -> str:
 
 def pivot_of(reference: Reference, names: Sequence[str]) -> str:
     """``flor_pivot([…])`` for a reference, under the name that the statement uses for it."""
+    return relation_of(names) + _alias(reference)
+
+
+def relation_of(names: Sequence[str]) -> str:
     quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    alias = "" if reference.has_alias else f' AS "{reference.alias}"'
-    return f"flor_pivot([{quoted}]){alias}"
+    return f"flor_pivot([{quoted}])"
+
+
+def widened(reference: Reference, names: Sequence[str]) -> str:
+    """All stored columns, and these, which have no value anywhere yet."""
+    quoted = ", ".join('NULL::DOUBLE AS "' + name.replace('"', '""') + '"' for name in names)
+    return f"(SELECT *, {quoted} FROM flor){_alias(reference)}"
+
+
+def _alias(reference: Reference) -> str:
+    return "" if reference.has_alias else f" AS {reference.alias}"
 
 
 def pivot_names(needs: Needs, columns: Columns) -> list[str]:

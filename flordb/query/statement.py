@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
@@ -28,6 +29,8 @@ _TABLES = frozenset(
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
 _OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\b", re.IGNORECASE)
+
+_DUCKDB = DuckDB()
 
 # It warns about each statement that it only knows as a command; that is no news to a user.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -94,7 +97,8 @@ def parse(sql: str) -> Statement:
     # Blanks instead of EXPLAIN keep the positions.
     text = " " * len(explain) + sql[len(explain) :]
     try:
-        trees = [tree for tree in sqlglot.parse(text, read="duckdb") if tree is not None]
+        parsed = _DUCKDB.parser().parse(_numbered(_DUCKDB.tokenize(text)), text)
+        trees = [tree for tree in parsed if tree is not None]
     except SqlglotError:
         return Statement(sql, None, explain=explain.strip())
     if len(trees) != 1 or isinstance(trees[0], exp.Command):
@@ -102,6 +106,21 @@ def parse(sql: str) -> Statement:
     tree = trees[0]
     references = tuple(_references(tree))
     return Statement(sql, tree, references, explain.strip(), _is_probe(tree))
+
+
+def _numbered(tokens: list[Token]) -> list[Token]:
+    """The tokens with each ``?`` as ``$1``, ``$2``, …: a tree is not in the order of the text."""
+    found: list[Token] = []
+    number = 0
+    for token in tokens:
+        if token.token_type != TokenType.PLACEHOLDER or token.text != "?":
+            found.append(token)
+            continue
+        number += 1
+        place = (token.line, token.col, token.start, token.end)
+        found.append(Token(TokenType.PARAMETER, "$", *place, []))
+        found.append(Token(TokenType.NUMBER, str(number), *place, []))
+    return found
 
 
 def _references(tree: exp.Expr) -> Iterator[Reference]:
