@@ -77,9 +77,13 @@ def main() -> None:
         began = time.perf_counter()
         record(folder, console)
         ready = time.perf_counter()
-        answers = [ask(folder, question, console) for question in QUESTIONS]
-        ask_again(folder, FORGETTING, console)
-        draw(answers[0].rows, out)
+        for question in QUESTIONS:
+            add_statement(folder, question, console)
+            ask(folder, question, console)
+        console.print()
+        console.rule("[bold]The first question again: all of it is stored by now")
+        answer = ask(folder, FORGETTING, console)
+        draw(answer.rows, out)
         done = time.perf_counter()
         console.print(f"\nThe picture of the forgetting: [bold]{out}[/]", soft_wrap=True)
         console.print(f"The summer took {ready - began:.0f} s, all questions {done - ready:.0f} s.")
@@ -101,18 +105,22 @@ def record(folder: Path, console: Console) -> None:
             status.update(f"training … ({training.version[:2]} of {len(SUMMER)})")
 
 
-def ask(folder: Path, question: Question, console: Console) -> Answer:
-    """Add a question's statement to the newest script, and ask it."""
-    import flordb
-
+def add_statement(folder: Path, question: Question, console: Console) -> None:
+    """Add a question's statement to the newest script."""
     console.print()
     console.rule(f"[bold]{question.title}")
     console.print("Nobody logged it. One line, in the newest version only:")
     number, line = question.statement.add_to(folder / "train.py")
     console.print(f"[dim]train.py:{number}[/]")
     console.print(f"+{line}", style="green", soft_wrap=True, markup=False)
-    console.print(Padding(Syntax(question.sql, "sql", background_color="default"), (1, 2)))
     console.print(question.meaning)
+
+
+def ask(folder: Path, question: Question, console: Console) -> Answer:
+    """Ask a question, and show the query, its plan and price, and the answer."""
+    import flordb
+
+    console.print(Padding(Syntax(question.sql, "sql", background_color="default"), (1, 2)))
     with flordb.connect(folder) as connection:
         plan = connection.plan(question.sql)
         console.print(connection.explain(question.sql), style="cyan", soft_wrap=True, markup=False)
@@ -121,23 +129,6 @@ def ask(folder: Path, question: Question, console: Console) -> Answer:
         seconds = time.perf_counter() - began
     console.print(f"It took {seconds:.1f} s.\n")
     console.print(_table(rows))
-    return Answer(rows, plan, seconds)
-
-
-def ask_again(folder: Path, question: Question, console: Console) -> Answer:
-    """The same query once more: all of its values are stored by now."""
-    import flordb
-
-    console.print()
-    console.rule("[bold]And once more")
-    console.print("The first query again:")
-    with flordb.connect(folder) as connection:
-        plan = connection.plan(question.sql)
-        console.print(connection.explain(question.sql), style="cyan", soft_wrap=True, markup=False)
-        began = time.perf_counter()
-        rows = connection.execute(question.sql).df()
-        seconds = time.perf_counter() - began
-    console.print(f"It took {seconds:.2f} s.")
     return Answer(rows, plan, seconds)
 
 
