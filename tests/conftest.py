@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,11 +122,11 @@ def folder(tmp_path: Path, environment: dict[str, str]) -> Sandbox:
 
 
 @pytest.fixture
-def sandbox(folder: Sandbox) -> Iterator[Sandbox]:
+def sandbox(folder: Sandbox) -> Sandbox:
     """A project in a git repository with one commit."""
     folder.git("init", "--quiet", "--initial-branch=main")
     folder.git("config", "user.name", "Ada")
     folder.git("config", "user.email", "ada@example.org")
     folder.write("README", "a project\n")
     folder.commit("begin")
-    yield folder
+    return folder

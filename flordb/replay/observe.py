@@ -28,7 +28,7 @@ _NAME = "__flordb_observing__"
 
 @contextmanager
 def observing() -> Iterator[None]:
-    """Leaves the process's generators of random numbers, and the replay's position, as they were."""
+    """Leaves the generators of random numbers, and the replay's position, as they were."""
     replayer = session.peek()
     aside = replayer.aside() if isinstance(replayer, Replayer) else nullcontext()
     before = get_states()
