@@ -197,6 +197,7 @@ class Connection(Cursor):
         self._lock = threading.RLock()
         self._told_of_lock = False
         self._is_held = False
+        self._in_transaction = False
 
     def cursor(self) -> Cursor:
         """Another cursor: its results are its own, its tables and transactions are not."""
@@ -240,11 +241,9 @@ class Connection(Cursor):
     def _end(self, how: str) -> None:
         self._check()
         with self._lock, mapped():
-            try:
-                self._duckdb.execute(how)
-            except duckdb.TransactionException:
-                return  # none was begun
-            self._let_go()
+            if self._in_transaction:
+                self._query(how, None, None)
+                self._let_go()
 
     def interrupt(self) -> None:
         """Stop the statement that runs in another thread."""
@@ -298,6 +297,7 @@ class Connection(Cursor):
     def _query(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
         given = {"params": parameters} if parameters else {}
         relation = _evaluated("_flordb.sql(_sql, **_given)", frame, self._duckdb, sql, given)
+        self._in_transaction = _statement.leaves_open(sql, self._in_transaction)
         return None if relation is None else Result.of(self._duckdb, sql, relation)
 
     def _acquire(self, parsed: Statement, parameters: Parameters) -> None:
@@ -375,9 +375,9 @@ class Connection(Cursor):
 
     def _let_go(self) -> None:
         """Detach the project's tables; a transaction that has read them keeps them."""
-        if not self._is_held:
-            return
-        with suppress(duckdb.TransactionException):
+        if self._is_held and not self._in_transaction:
+            # A rollback has undone the ATTACH, but not what else refers to it.
+            self._duckdb.execute("RESET search_path")
             catalog.detach(self._duckdb)
             self._is_held = False
 

@@ -26,8 +26,8 @@ _VOLATILE = frozenset({"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", 
 class Part:
     """A condition that must hold, as SQL over the columns of ``flor``, unqualified.
 
-    ``columns``: the loop columns and logged names that it reads, as they are written; ``names``:
-    the logged names among them. ``parameters``: by the names that they have in ``sql``.
+    ``columns``: the loops and logged names that it reads, as the pivot is asked for them;
+    ``names``: the logged names among them. ``parameters``: by the names that they have in ``sql``.
     """
 
     sql: str
@@ -80,8 +80,9 @@ def _part(
         if column.name.lower() in DIMENSIONS:
             if not strict:
                 continue
-        elif columns.loop_of(column.name) is not None:
-            found[column.name] = None
+        elif (loop := columns.loop_of(column.name)) is not None:
+            # A recorded loop's name brings both of its columns.
+            found[loop if loop in columns.loops else column.name] = None
         elif logged is not None:
             found[column.name] = None
             names.add(logged)

@@ -28,6 +28,7 @@ _TABLES = frozenset(
 # Listings of tables are to show ours.
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
 _OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
+_TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\b", re.IGNORECASE)
 
 _DUCKDB = DuckDB()
@@ -88,6 +89,20 @@ def split(sql: str) -> list[str]:
             start = token.end + 1
     parts.append(sql[start:])
     return [part for part in parts if part.strip()] or [sql]
+
+
+def leaves_open(sql: str, before: bool) -> bool:
+    """Whether a transaction is open after these statements, if one was ``before``."""
+    if not _TRANSACTION.search(sql):
+        return before
+    for part in split(sql):
+        tokens = tokens_of(part)
+        first = tokens[0].text.lower() if tokens else ""
+        if first in ("begin", "start"):
+            before = True
+        elif first in ("commit", "end", "rollback", "abort"):
+            before = False
+    return before
 
 
 def parse(sql: str) -> Statement:
