@@ -49,7 +49,8 @@ def acquire(
     for path in sorted(set(sandbox.project.runs.iterdir()) - before):
         for key, found in recorded(read_run(path)).values.items():
             values.setdefault(key, []).extend(found)
-    return values, chosen, report
+    # The parts of a run that is replayed by several workers come in any order.
+    return dict(sorted(values.items())), chosen, report
 
 
 def recorded_truths(sandbox, name: str, number: int = -1) -> dict[tuple[str, str], list[Any]]:
