@@ -25,6 +25,7 @@ def command(project: str | None, as_json: bool, verbose: bool) -> None:
       flordb status --json
     """
     from flordb.query.connection import connect
+    from flordb.settings import load
 
     with connect(project, acquire="never") as connection:
         runs = connection.execute(
@@ -37,7 +38,7 @@ def command(project: str | None, as_json: bool, verbose: bool) -> None:
             connection.execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall()
         )
         found = connection.project
-        settings = asdict(connection.settings)
+    settings = asdict(load(found.root))
     sizes = {
         name: _bytes(getattr(found, name)) for name in ("runs", "objects", "snapshots", "database")
     }

@@ -272,9 +272,7 @@ class Connection(Cursor):
         self._check()
         with self._lock, mapped():
             if not _statement.mentions_our_tables(sql):
-                result = self._query(sql, parameters, frame)
-                self._let_go()
-                return result
+                return self._run_others(sql, parameters, frame)
             result = None
             parts = _statement.split(sql)
             for number, part in enumerate(parts, start=1):
@@ -282,6 +280,20 @@ class Connection(Cursor):
                 given = parameters if number == len(parts) else None
                 result = self._run_one(part, given, frame)
             return result
+
+    def _run_others(
+        self, sql: str, parameters: Parameters, frame: FrameType | None
+    ) -> Result | None:
+        """Run a text that does not mention the project's tables; a view in it may."""
+        try:
+            result = self._query(sql, parameters, frame)
+        except duckdb.CatalogException:
+            if self._is_held or len(_statement.split(sql)) > 1:
+                raise
+            with self._attached():
+                return self._query(sql, parameters, frame)
+        self._let_go()
+        return result
 
     def _run_one(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
         parsed = _statement.parse(sql)
@@ -292,6 +304,18 @@ class Connection(Cursor):
         with self._attached():
             if parsed.references:
                 sql = self._prepare(parsed, parameters).sql
+            return self._query(sql, parameters, frame)
+
+    def _query_views(
+        self, sql: str, parameters: Parameters, frame: FrameType | None
+    ) -> Result | None:
+        """Run a text that mentions none of our tables; views that it reads may."""
+        try:
+            return self._query(sql, parameters, frame)
+        except duckdb.CatalogException as error:
+            if not _statement.mentions_our_tables(str(error)):
+                raise
+        with self._attached():
             return self._query(sql, parameters, frame)
 
     def _query(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:

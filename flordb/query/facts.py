@@ -122,7 +122,8 @@ def attempts(
         "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
     )
     for run_id, name, iterations, status, statement in _rows(connection, tried, [names]):
-        if status != "acquired" and statement not in digests[name]:
+        # Without git there is no statement to compare with, and no version to replay either.
+        if status != "acquired" and statement is not None and statement not in digests[name]:
             continue
         before = found.get((run_id, name), NOTHING)
         done = before.iterations | frozenset(iterations or ())

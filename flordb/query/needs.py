@@ -36,7 +36,7 @@ def needs_of(reference: Reference, columns: Columns) -> Needs:
         return Needs((), (), True)
     alone = _is_alone(select)
     aliases = _aliases(select)
-    provided = _provided(select)
+    provided = _provided(select, reference)
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
     for name, qualified in _names(select, reference, columns):
@@ -75,13 +75,15 @@ def _aliases(select: exp.Select) -> set[str]:
     return {item.alias.lower() for item in select.selects if item.alias}
 
 
-def _provided(select: exp.Select) -> set[str]:
+def _provided(select: exp.Select, reference: Reference) -> set[str]:
     """Columns that other relations of the SELECT are known to have."""
     found: set[str] = set()
     ctes = {cte.alias.lower(): cte.this for cte in select.root().find_all(exp.CTE)}
     from_ = select.args.get("from_")
     for part in (from_, *(select.args.get("joins") or ())):
         relation = part.this if part is not None else None
+        if relation is None or relation.alias_or_name.lower() == reference.alias.lower():
+            continue
         query = relation.this if isinstance(relation, exp.Subquery) else None
         if isinstance(relation, exp.Table) and not relation.db:
             query = ctes.get(relation.name.lower())
@@ -133,7 +135,7 @@ def _reads(column: exp.Column, select: exp.Select, alias: str) -> bool:
 
 
 def _is_no_column(column: exp.Column) -> bool:
-    """Whether it only looks like one, as in ``* EXCLUDE (a)``, ORDER BY ALL or a lambda."""
+    """Whether it only looks like one, as in ``* EXCLUDE (a)``, ORDER BY ALL, a lambda or [x for x in …]."""
     parent = column.parent
     if isinstance(parent, exp.Star) and column.arg_key in ("except_", "rename"):
         return True
@@ -142,11 +144,12 @@ def _is_no_column(column: exp.Column) -> bool:
     name = column.name.lower()
     if not column.table and name in ("rowid", "all") and not column.this.quoted:
         return True
-    function = column.find_ancestor(exp.Lambda)
+    function = column.find_ancestor(exp.Lambda, exp.Comprehension)
     while function is not None:
-        if any(column.parts[0].name == parameter.name for parameter in function.expressions):
+        given = function.expressions or [function.expression]
+        if any(column.parts[0].name == parameter.name for parameter in given):
             return True
-        function = function.find_ancestor(exp.Lambda)
+        function = function.find_ancestor(exp.Lambda, exp.Comprehension)
     return False
 
 

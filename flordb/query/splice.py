@@ -33,7 +33,10 @@ def widened(reference: Reference, names: Sequence[str]) -> str:
 
 
 def _alias(reference: Reference) -> str:
-    return "" if reference.has_alias else f" AS {reference.alias}"
+    # DESCRIBE, SUMMARIZE, COPY and PIVOT take a relation, but no name for it.
+    if reference.has_alias or reference.select is None:
+        return ""
+    return f" AS {reference.alias}"
 
 
 def pivot_names(needs: Needs, columns: Columns) -> list[str]:

@@ -82,13 +82,15 @@ def split(sql: str) -> list[str]:
     tokens = tokens_of(sql)
     if tokens is None:
         return [sql]
-    parts, start = [], 0
+    parts, start, words = [], 0, 0
     for token in tokens:
+        words += 1
         if token.token_type == TokenType.SEMICOLON:
-            parts.append(sql[start : token.start])
-            start = token.end + 1
-    parts.append(sql[start:])
-    return [part for part in parts if part.strip()] or [sql]
+            if words > 1:
+                parts.append(sql[start : token.start])
+            start, words = token.end + 1, 0
+    # What follows the last semicolon may be nothing but a comment.
+    return [*parts, sql[start:]] if words or not parts else parts
 
 
 def leaves_open(sql: str, before: bool) -> bool:
