@@ -32,7 +32,7 @@ from flordb.query.progress import progress_bar
 from flordb.query.result import Result
 from flordb.query.statement import Statement
 from flordb.replay.execute import Progress
-from flordb.replay.plan import Plan, make_plan
+from flordb.replay.plan import Plan, Want, make_plan
 from flordb.store import catalog
 from flordb.store.project import Project, find_project
 
@@ -107,14 +107,18 @@ class Cursor:
         return self._result.rowcount if self._result is not None else -1
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        rows = self.result().fetch(1)
+        rows = self._fetch(1)
         return rows[0] if rows else None
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        return self.result().fetch(self.arraysize if size is None else size)
+        return self._fetch(self.arraysize if size is None else size)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        return self.result().fetch(None)
+        return self._fetch(None)
+
+    def _fetch(self, size: int | None) -> list[tuple[Any, ...]]:
+        with mapped():
+            return self.result().fetch(size)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (row := self.fetchone()) is not None:
@@ -122,13 +126,15 @@ class Cursor:
 
     def df(self) -> Any:
         """The rows as a pandas DataFrame."""
-        return self.result().frame()
+        with mapped():
+            return self.result().frame()
 
     fetchdf = df
 
     def pl(self) -> Any:
         """The rows as a Polars DataFrame (needs polars)."""
-        return self.result().polars()
+        with mapped():
+            return self.result().polars()
 
     def to_arrow_table(self) -> Any:
         return self.result().table()
@@ -299,12 +305,17 @@ class Connection(Cursor):
         parsed = _statement.parse(sql)
         if parsed.explain and parsed.references:
             return self._explain(parsed, parameters, frame)
-        if parsed.references:
-            self._acquire(parsed, parameters)
-        with self._attached():
-            if parsed.references:
-                sql = self._prepare(parsed, parameters).sql
-            return self._query(sql, parameters, frame)
+        # Acquire until planning finds nothing more: a LIMIT may need further runs.
+        asked: set[tuple[int, str, int | None]] = set()
+        while True:
+            with self._attached():
+                if not parsed.references:
+                    return self._query(sql, parameters, frame)
+                prepared = self._prepare(parsed, parameters)
+                wants = without(prepared.wants, asked)
+                if not wants or not self._may_acquire():
+                    return self._query(prepared.sql, parameters, frame)
+            self._acquire(wants)
 
     def _query_views(
         self, sql: str, parameters: Parameters, frame: FrameType | None
@@ -324,32 +335,23 @@ class Connection(Cursor):
         self._in_transaction = _statement.leaves_open(sql, self._in_transaction)
         return None if relation is None else Result.of(self._duckdb, sql, relation)
 
-    def _acquire(self, parsed: Statement, parameters: Parameters) -> None:
-        """Acquire until planning finds nothing more: a LIMIT may need further runs."""
-        if self.settings.acquire == "never" or parsed.probe:
+    def _may_acquire(self) -> bool:
+        if self.settings.acquire == "never":
+            return False
+        if self._in_transaction:
+            warnings.warn(
+                "nothing is acquired within a transaction; end it first", FlorWarning, stacklevel=2
+            )
+        return not self._in_transaction
+
+    def _acquire(self, wants: Sequence[Want]) -> None:
+        plan = make_plan(self.project, wants, self.settings)
+        check_budget(plan, self.settings)
+        if self._progress is not None:
+            acquire(self.project, plan, self.settings, self._progress)
             return
-        asked: set[tuple[int, str, int | None]] = set()
-        while True:
-            with self._attached():
-                prepared = self._prepare(parsed, parameters)
-            wants = without(prepared.wants, asked)
-            if not wants:
-                return
-            if self._is_held:
-                warnings.warn(
-                    "nothing is acquired within a transaction that has read the project's tables; "
-                    "end it first",
-                    FlorWarning,
-                    stacklevel=2,
-                )
-                return
-            plan = make_plan(self.project, wants, self.settings)
-            check_budget(plan, self.settings)
-            if self._progress is not None:
-                acquire(self.project, plan, self.settings, self._progress)
-                continue
-            with progress_bar() as show:
-                acquire(self.project, plan, self.settings, show)
+        with progress_bar() as show:
+            acquire(self.project, plan, self.settings, show)
 
     def _explain(
         self, parsed: Statement, parameters: Parameters, frame: FrameType | None

@@ -135,7 +135,7 @@ def _reads(column: exp.Column, select: exp.Select, alias: str) -> bool:
 
 
 def _is_no_column(column: exp.Column) -> bool:
-    """Whether it only looks like one, as in ``* EXCLUDE (a)``, ORDER BY ALL, a lambda or [x for x in …]."""
+    """Whether it only looks like one, as in ``* EXCLUDE (a)``, ORDER BY ALL, [x for x in …]."""
     parent = column.parent
     if isinstance(parent, exp.Star) and column.arg_key in ("except_", "rename"):
         return True
