@@ -29,7 +29,11 @@ _TABLES = frozenset(
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
 _OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
 _TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)
-_EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\b", re.IGNORECASE)
+_HEAD = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+\w+\s+as\b"
+    r"|(?P<explain>explain)(?:\s+analyze\b)?(?:\s*\(\s*(?:format|analyze)\b[^)]*\))?)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 _DUCKDB = DuckDB()
 
@@ -55,12 +59,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Statement:
-    """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired."""
+    """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
+
+    ``explain``: the tree is that of the statement that is to be explained.
+    """
 
     text: str
     tree: exp.Expr | None
     references: tuple[Reference, ...] = ()
-    explain: str = ""
+    explain: bool = False
     probe: bool = False
 
 
@@ -109,20 +116,21 @@ def leaves_open(sql: str, before: bool) -> bool:
 
 def parse(sql: str) -> Statement:
     """Parse one statement; its positions are those of ``sql``."""
-    head = _EXPLAIN.match(sql)
-    explain = head.group(0) if head else ""
-    # Blanks instead of EXPLAIN keep the positions.
-    text = " " * len(explain) + sql[len(explain) :]
+    head = _HEAD.match(sql)
+    explain = bool(head and head["explain"])
+    # Blanks instead of EXPLAIN or PREPARE keep the positions.
+    text = " " * head.end() + sql[head.end() :] if head else sql
     try:
         parsed = _DUCKDB.parser().parse(_numbered(_DUCKDB.tokenize(text)), text)
         trees = [tree for tree in parsed if tree is not None]
     except SqlglotError:
-        return Statement(sql, None, explain=explain.strip())
+        return Statement(sql, None, explain=explain)
     if len(trees) != 1 or isinstance(trees[0], exp.Command):
-        return Statement(sql, None, explain=explain.strip())
+        return Statement(sql, None, explain=explain)
     tree = trees[0]
     references = tuple(_references(tree))
-    return Statement(sql, tree, references, explain.strip(), _is_probe(tree))
+    probe = (head is not None and not explain) or _is_probe(tree)
+    return Statement(sql, tree, references, explain, probe)
 
 
 def _numbered(tokens: list[Token]) -> list[Token]:
