@@ -58,6 +58,8 @@ def _is_alone(select: exp.Select) -> bool:
     """Whether ``flor`` is all that the SELECT reads, so that each name must be a column of it."""
     if select.args.get("joins") or select.args.get("laterals"):
         return False
+    if isinstance(select.root(), exp.Create) and select.root().find(exp.UserDefinedFunction):
+        return False  # a macro's parameters look like columns
     outer = select.find_ancestor(exp.Select)
     # A SELECT in FROM or WITH reads nothing of the one around it; any other may.
     return outer is None or isinstance(_holder(select), (exp.From, exp.With))
@@ -102,9 +104,9 @@ def _names(
         if isinstance(column.this, exp.Star) or _is_no_column(column):
             continue
         first, *rest = [part.name for part in column.parts]
-        if rest and first.lower() in ("main", "flordb") and rest[0].lower() == alias:
+        while len(rest) > 1 and first.lower() in ("main", "flordb"):
             first, *rest = rest
-        own = column.find_ancestor(exp.Select) is select
+        own = _reader(column) is select
         if rest and first.lower() == alias:
             if own or not _reads(column, select, alias):
                 yield rest[0], True
@@ -117,6 +119,14 @@ def _names(
     for join in select.args.get("joins") or ():
         for identifier in join.args.get("using") or ():
             yield identifier.name, False
+
+
+def _reader(column: exp.Column) -> exp.Select | None:
+    """The innermost SELECT around the column that reads anything: a column must be of that."""
+    found = column.find_ancestor(exp.Select)
+    while found is not None and not found.args.get("from_"):
+        found = found.find_ancestor(exp.Select)
+    return found
 
 
 def _relations(select: exp.Select) -> set[str]:
@@ -144,12 +154,16 @@ def _is_no_column(column: exp.Column) -> bool:
     name = column.name.lower()
     if not column.table and name in ("rowid", "all") and not column.this.quoted:
         return True
-    function = column.find_ancestor(exp.Lambda, exp.Comprehension)
-    while function is not None:
-        given = function.expressions or [function.expression]
-        if any(column.parts[0].name == parameter.name for parameter in given):
+    child: exp.Expr = column
+    while child.parent is not None:
+        child, inside = child.parent, child.arg_key
+        bound: list[exp.Expr] = []
+        if isinstance(child, exp.Lambda):
+            bound = child.expressions
+        elif isinstance(child, exp.Comprehension) and inside != "iterator":
+            bound = [child.expression]
+        if any(column.parts[0].name == variable.name for variable in bound):
             return True
-        function = function.find_ancestor(exp.Lambda, exp.Comprehension)
     return False
 
 

@@ -49,7 +49,8 @@ def prepare(
             found = wants_of(connection, reference, need, known, parameters)
             pivot = relation_of(pivot_names(need, known))
             wants.extend(within_limit(connection, reference, pivot, found, parameters))
-    return Prepared(spliced(statement.text, _changes(needs, known)), tuple(wants))
+    sql = spliced(statement.text, _changes(needs, known), statement.dropped)
+    return Prepared(sql, tuple(wants))
 
 
 def _changes(

@@ -9,10 +9,16 @@ from flordb.query.needs import Needs
 from flordb.query.statement import Reference
 
 
-def spliced(text: str, changes: Sequence[tuple[Reference, str]]) -> str:
-    """The text with each reference replaced; everything else stays, byte for byte."""
-    for reference, replacement in sorted(changes, key=lambda change: -change[0].start):
-        text = text[: reference.start] + replacement + text[reference.end :]
+def spliced(
+    text: str, changes: Sequence[tuple[Reference, str]], dropped: Sequence[tuple[int, int]] = ()
+) -> str:
+    """The text with each reference replaced; everything else stays, byte for byte.
+
+    ``dropped``: places whose text is left out.
+    """
+    places = [(reference.start, reference.end, new) for reference, new in changes]
+    for start, end, new in sorted([*places, *((*place, "") for place in dropped)], reverse=True):
+        text = text[:start] + new + text[end:]
     return text
 
 

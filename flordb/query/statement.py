@@ -61,7 +61,8 @@ class Reference:
 class Statement:
     """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
 
-    ``explain``: the tree is that of the statement that is to be explained.
+    ``explain``: the tree is that of the statement that is to be explained. ``dropped``: the places
+    of ``main.`` in ``main.flor.loss``, which the relation put in for ``flor`` does not have.
     """
 
     text: str
@@ -69,6 +70,7 @@ class Statement:
     references: tuple[Reference, ...] = ()
     explain: bool = False
     probe: bool = False
+    dropped: tuple[tuple[int, int], ...] = ()
 
 
 def tokens_of(sql: str) -> list[Token] | None:
@@ -130,7 +132,8 @@ def parse(sql: str) -> Statement:
     tree = trees[0]
     references = tuple(_references(tree))
     probe = (head is not None and not explain) or _is_probe(tree)
-    return Statement(sql, tree, references, explain, probe)
+    dropped = tuple(_schemas(tree)) if references else ()
+    return Statement(sql, tree, references, explain, probe, dropped)
 
 
 def _numbered(tokens: list[Token]) -> list[Token]:
@@ -157,7 +160,7 @@ def _references(tree: exp.Expr) -> Iterator[Reference]:
             continue
         if not table.db and _is_shadowed(table):
             continue
-        if isinstance(table.parent, (exp.Create, exp.Insert, exp.Drop)):
+        if isinstance(table.parent, (exp.Schema, exp.Create, exp.Insert, exp.Drop)):
             continue
         parts = [part for part in table.parts if isinstance(part, exp.Identifier)]
         if any("start" not in part.meta for part in parts):
@@ -169,6 +172,16 @@ def _references(tree: exp.Expr) -> Iterator[Reference]:
             has_alias=bool(table.alias),
             select=_select_of(table),
         )
+
+
+def _schemas(tree: exp.Expr) -> Iterator[tuple[int, int]]:
+    """The places of the schema in columns such as ``main.flor.loss``."""
+    for column in tree.find_all(exp.Column):
+        *schema, table, _ = (
+            [part.name.lower() for part in column.parts] if column.table else [""] * 2
+        )
+        if table == RELATION and schema in (["main"], ["flordb"], ["flordb", "main"]):
+            yield column.parts[0].meta["start"], column.parts[-2].meta["start"]
 
 
 def _is_shadowed(table: exp.Table) -> bool:
