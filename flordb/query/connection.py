@@ -221,6 +221,8 @@ class Connection(Cursor):
         with self._lock, mapped(), self._attached():
             for part in _statement.split(sql):
                 parsed = _statement.parse(part)
+                if parsed.tree is None:
+                    duckdb.extract_statements(part)  # says what is wrong, if anything is
                 if parsed.references:
                     plans.append(self._plan(self._prepare(parsed, parameters)))
         if not plans:

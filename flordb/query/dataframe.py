@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,23 @@ def dataframe(
     """The values of these names, one row a context, with their dimension columns.
 
     The columns are the loops' (``<loop>``, ``<loop>_value``), ``projid``, ``tstamp``, ``filename``,
-    then the names. Like the predecessor's call it shows what has been logged or acquired; pass
-    ``acquire='auto'`` to have what is lacking replayed. ``where``: an SQL condition on the columns;
-    ``project``: the project's folder.
+    then the names; without names it has one row a run. Like the predecessor's call it shows what
+    has been logged or acquired; pass ``acquire='auto'`` to have what is lacking replayed.
+    ``where``: an SQL condition on columns of ``flor``; ``project``: the project's folder.
     Raises UnknownName for a name that nothing has logged or could log.
     """
-    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    names = tuple(dict.fromkeys(names))
     condition = f" WHERE {where}" if where else ""
     with connect(project, acquire=acquire) as connection:
         # As a query it acquires what is lacking, and says which names nobody knows.
-        connection.execute(f"SELECT {listed} FROM flor{condition}")
-        quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-        frame = connection.execute(f"FROM flor_pivot([{quoted}]){condition}").df()
+        connection.execute(f"SELECT {_quoted(names or ('tstamp',))} FROM flor{condition}")
+        pivot = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+        query = f"FROM flor_pivot([{pivot}])"
+        if where:
+            # The condition may be on columns that are not to be shown.
+            shown = [column[0] for column in connection.execute(query).description or ()]
+            query = f"SELECT {_quoted(shown)} FROM flor{condition}"
+        frame = connection.execute(query).df()
     dimensions = [column for column in frame.columns if column not in names]
     loops = [c for c in dimensions if c not in ("projid", "tstamp", "filename")]
     first = ("projid", "tstamp", "filename")
@@ -37,6 +43,10 @@ def dataframe(
     order = [*loops, *(c for c in first if c in dimensions), *(c for c in names if c in frame)]
     frame = frame[order]
     return frame.sort_values([*first[1:2], *loops], kind="stable").reset_index(drop=True)
+
+
+def _quoted(columns: Iterable[str]) -> str:
+    return ", ".join('"' + column.replace('"', '""') + '"' for column in columns)
 
 
 def _note_reading(runs: Any) -> None:
