@@ -61,7 +61,9 @@ class Project:
             folder.mkdir(parents=True, exist_ok=True)
         ignore = self.store / ".gitignore"
         if not ignore.exists():
-            ignore.write_text("# flordb's store: its run files reach git on the flor/ branches\n*\n")
+            ignore.write_text(
+                "# flordb's store: its run files reach git on the flor/ branches\n*\n"
+            )
 
 
 def git_root(folder: Path) -> Path | None:

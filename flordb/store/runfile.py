@@ -26,7 +26,7 @@ _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 
 def encode_value(value: Any) -> dict[str, Any]:
-    """The fields of a log line that hold ``value``: ``v``, and ``y`` where JSON alone would lose it.
+    """The fields of a log line for ``value``: ``v``, and ``y`` where JSON alone would lose it.
 
     ``value`` is None, bool, int, float, str, or a list or dict of those; anything else is kept as
     its ``repr`` (type ``repr``), so that nothing that was logged makes a run file unreadable.
@@ -179,7 +179,8 @@ def _header(text: bytes, path: Path) -> dict[str, Any]:
     version = header.get("flor")
     if not isinstance(version, int) or version > FORMAT:
         raise RunFileError(
-            f"{path}: run file format {version!r}; this flordb reads up to {FORMAT}. Upgrade flordb."
+            f"{path}: run file format {version!r}; this flordb reads up to {FORMAT}. "
+            "Upgrade flordb."
         )
     for key in ("projid", "tstamp", "filename"):
         if not isinstance(header.get(key), str):
