@@ -8,6 +8,7 @@ from flordb.replay.propagate.flor import FlorNames, flor_names
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.units import Block, Source
+from flordb.replay.propagate.write import instead
 
 
 class FlorCalls(ast.NodeTransformer):
@@ -30,9 +31,9 @@ class FlorCalls(ast.NodeTransformer):
         alias = next((k for k, v in self._old.direct.items() if v == function), None)
         if self._old.modules:
             module = ast.Name(self._old.modules[0], ast.Load())
-            node.func = ast.Attribute(module, function, ast.Load())
+            node.func = instead(ast.Attribute(module, function, ast.Load()), node.func)
         elif alias is not None:
-            node.func = ast.Name(alias, ast.Load())
+            node.func = instead(ast.Name(alias, ast.Load()), node.func)
         else:
             self.wanted.add(function)
         return node

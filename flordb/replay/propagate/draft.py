@@ -18,20 +18,19 @@ from flordb.replay.propagate.names import outside
 from flordb.replay.propagate.place import Place
 from flordb.replay.propagate.statement import Statement
 from flordb.replay.propagate.units import Block, Unit
+from flordb.replay.propagate.write import instead
 
 
 @dataclass(frozen=True)
 class Draft:
     """What is to be inserted, in the newer version's names.
 
-    ``unit`` is the statement of the newer version whose place is looked for; ``rewritten``
-    whether ``node`` is not the text of ``unit`` as it stands.
+    ``unit`` is the statement of the newer version whose place is looked for.
     """
 
     statement: Statement
     unit: Unit
     node: ast.AST
-    rewritten: bool
 
     @property
     def names(self) -> set[str]:
@@ -42,7 +41,7 @@ class Draft:
 
 def draft_of(statement: Statement) -> Draft:
     """The statement as it stands, or its log call alone."""
-    return Draft(statement, statement.unit, statement.node, statement.call is not None)
+    return Draft(statement, statement.unit, statement.node)
 
 
 def guarded(draft: Draft, matching: Matching) -> Draft:
@@ -58,7 +57,7 @@ def guarded(draft: Draft, matching: Matching) -> Draft:
         unit, node = owner, ast.If(test, [body], [])
         if effect_of(test) is not None:
             raise Refused(f"the test round it would act a second time: {effect_of(test)}")
-    return draft if unit is draft.unit else Draft(draft.statement, unit, node, True)
+    return draft if unit is draft.unit else Draft(draft.statement, unit, node)
 
 
 def _is_new_guard(block: Block, matching: Matching) -> bool:
@@ -85,14 +84,14 @@ def beside(statement: Statement, matching: Matching) -> tuple[Draft, Place] | No
     target = _whole_target(statement.unit.node, call)
     if target is not None and _whole_target(other.node, None) is not None:
         alone = copy.deepcopy(call)
-        _set_value(alone, ast.Name(target, ast.Load()))
+        _set_value(alone, instead(ast.Name(target, ast.Load()), value))
         index = other.index + 1
     else:
         effect = effect_of(value)
         if effect is not None:
             raise Refused(f"logging beside line {other.lineno} would run {effect} a second time")
         alone, index = call, other.index
-    draft = Draft(statement, statement.unit, ast.Expr(alone), True)
+    draft = Draft(statement, statement.unit, ast.Expr(alone))
     return draft, Place(other.block, low=index, high=index)
 
 

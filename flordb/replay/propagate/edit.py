@@ -26,21 +26,18 @@ def line_of_slot(block: Block, index: int) -> int:
     return block.units[0].first
 
 
-def statement_text(unit: Unit, node: ast.AST | None, indent: str) -> str:
-    """The text of a statement at another indentation; ``node`` is its rewritten form, if any."""
-    if node is None:
-        lines = unit.source.lines[unit.lineno - 1 : unit.last]
-        base = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
-        alone = _stands_alone(unit, lines)
-        if (
-            alone
-            and not _has_long_string(unit)
-            and all(line.startswith(base) or not line.strip() for line in lines)
-        ):
-            moved = [indent + line[len(base) :] if line.strip() else line for line in lines]
-            return "".join(moved).rstrip("\r\n") + "\n"
-        node = unit.node
-    return indented(ast.unparse(node), indent)
+def statement_text(unit: Unit, indent: str) -> str:
+    """The text of a statement, with the comments on its lines, at another indentation."""
+    lines = unit.source.lines[unit.lineno - 1 : unit.last]
+    base = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    if (
+        _stands_alone(unit, lines)
+        and not _has_long_string(unit)
+        and all(line.startswith(base) or not line.strip() for line in lines)
+    ):
+        moved = [indent + line[len(base) :] if line.strip() else line for line in lines]
+        return "".join(moved).rstrip("\r\n") + "\n"
+    return indented(ast.unparse(unit.node), indent)
 
 
 def indented(code: str, indent: str) -> str:

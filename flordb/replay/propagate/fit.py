@@ -37,7 +37,8 @@ class Fitter:
 
     def fit(self, draft: Draft, placer: Placer, place: Place) -> Fit:
         """The slot of a place that the draft takes. Raises Refused with what is missing."""
-        _same_named_loops(draft.unit, place.block)
+        if not place.chosen:
+            _same_named_loops(draft.unit, place.block)
         renames = Renames(placer.matching, draft.unit.scope, place.block)
         guess = {name: renames.old_name(name) or name for name in draft.names}
         mine = _touch(draft)
@@ -141,16 +142,21 @@ def _is_variable(name: str, unit: Unit) -> bool:
 
 def _same_named_loops(unit: Unit, block: Block) -> None:
     """flor's loops are anchors: a slot is in those that the statement is in, where X has them."""
-    mine = _loop_names(unit.parent)
-    theirs = _loop_names(block.owner)
-    known = {loop_name(u.node) for u in block.owner.source.units if u.scope is block.scope}
-    for name in mine ^ theirs:
-        if name in known and (name in theirs or name in mine):
-            inside = "outside" if name in mine else "inside"
-            raise Refused(
-                f"the place that the neighbours name is {inside} the loop `{name}` of "
-                f"{block.owner.source.path}"
-            )
+    mine, theirs = _loop_names(unit.parent), _loop_names(block.owner)
+    for name in sorted(mine - theirs):
+        if name in _loops_in(block.scope):
+            raise Refused(f"its neighbours are outside the loop `{name}` of {_path(block)}")
+    for name in sorted(theirs - mine):
+        if name in _loops_in(unit.scope):
+            raise Refused(f"its neighbours are inside the loop `{name}` of {_path(block)}")
+
+
+def _loops_in(scope: Unit) -> set[str | None]:
+    return {loop_name(unit.node) for unit in scope.inside() if unit.scope is scope}
+
+
+def _path(block: Block) -> str:
+    return block.owner.source.path
 
 
 def _loop_names(unit: Unit | None) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
 from flordb.replay.propagate.check import check
 from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
-from flordb.replay.propagate.edit import Edit, apply, line_of_slot, statement_text
+from flordb.replay.propagate.edit import Edit, apply, line_of_slot
 from flordb.replay.propagate.fit import Fit, Fitter
 from flordb.replay.propagate.flor import flor_names, literal_argument
 from flordb.replay.propagate.match import Matching
@@ -19,6 +19,7 @@ from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer
 from flordb.replay.propagate.statement import statement_at
 from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
+from flordb.replay.propagate.write import written
 
 _MOST_PLACES = 3
 _WORTH_TRYING = 0.4
@@ -109,7 +110,7 @@ class Matcher:
         fit = self._fitter.fit(draft, placer, place)
         node, support = self._written(draft, fit, source, place)
         line = line_of_slot(block, fit.index)
-        text = statement_text(statement.unit, node, block.indent)
+        text = written(statement.unit, node, block.indent)
         edits = [*support, *fit.support, Edit(source.path, line, text, "statement")]
         patched, where = apply(source.lines, edits)
         insertions = [Insertion(source.path, a, b, kind) for a, b, kind in where]
@@ -120,8 +121,8 @@ class Matcher:
 
     def _written(
         self, draft: Draft, fit: Fit, source: Source, place: Place
-    ) -> tuple[ast.AST | None, list[Edit]]:
-        """The rewritten statement (None where its text stays), and an import of flor if needed."""
+    ) -> tuple[ast.AST, list[Edit]]:
+        """The rewritten statement, and an import of flor if needed."""
         before = ast.dump(draft.node)
         calls = FlorCalls(draft.statement.flor, bound_flor(source, place.block, fit.index))
         node = calls.visit(Renamer(fit.table).visit(copy.deepcopy(draft.node)))
@@ -131,7 +132,7 @@ class Matcher:
                 raise Refused(f"flor is not imported in {source.path}")
             text = flor_import(draft.unit.source, source) + "\n"
             support.append(Edit(source.path, _head(source), text, "support"))
-        return (node if draft.rewritten or ast.dump(node) != before else None), support
+        return (draft.node if ast.dump(node) == before else node), support
 
     def _old_logs(self) -> dict[Unit, str]:
         """The names that the older version logs, by statement."""

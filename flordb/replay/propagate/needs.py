@@ -67,7 +67,11 @@ class Needs:
             scope = scope.block.scope
         if len(found) > 1:
             raise self.missing(name, "assigned in several places of the newer version")
-        if (scope.block is None and self._unit.scope is not scope) or _is_code(found[0]):
+        if (
+            (scope.block is None and self._unit.scope is not scope)
+            or _is_code(found[0])
+            or _is_constant(found[0])
+        ):
             self._bring_top(name, found[0])
         else:
             self._bring_local(name, found[0])
@@ -238,6 +242,13 @@ def _definitions(name: str, scope: Unit) -> list[Unit]:
 
 def _is_code(unit: Unit) -> bool:
     return isinstance(unit.node, (*_CODE, ast.Import, ast.ImportFrom))
+
+
+def _is_constant(unit: Unit) -> bool:
+    """Whether a top-level assignment computes its value from nothing but literals."""
+    node = unit.node
+    top = unit.block is not None and unit.block.owner.block is None
+    return top and isinstance(node, ast.Assign) and not outside(node.value)
 
 
 def _effect_at_import(unit: Unit) -> str | None:

@@ -33,4 +33,4 @@ def place_at(old: Mapping[str, Source], at: tuple[str, int]) -> Place:
 def _slot(unit: Unit, index: int) -> Place:
     if unit.block is None:
         raise Refused("a module is no statement")
-    return Place(unit.block, low=index, high=index)
+    return Place(unit.block, low=index, high=index, chosen=True)

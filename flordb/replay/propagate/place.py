@@ -43,13 +43,17 @@ class Witness:
 
 @dataclass
 class Place:
-    """A block of the older version, what speaks for it, and its slots that fit best."""
+    """A block of the older version, what speaks for it, and its slots that fit best.
+
+    ``chosen``: by the user, whom the names of loops do not overrule.
+    """
 
     block: Block
     weight: float = 0.0
     witnesses: list[Witness] = field(default_factory=list)
     low: int = 0
     high: int = 0
+    chosen: bool = False
 
 
 class Placer:

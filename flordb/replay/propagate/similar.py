@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from flordb.replay.propagate.flor import loop_name
+from flordb.replay.propagate.tokens import bare
 from flordb.replay.propagate.units import FUNCTIONS, Unit, Words
 
 _Key = TypeVar("_Key", str, Words)
@@ -63,9 +64,12 @@ def _words_alike(new: Unit, old: Unit) -> float:
 
 def _called(node: ast.AST) -> str | None:
     """The last name of what a statement calls, where the call is all of it or all it assigns."""
-    if not isinstance(node, (ast.Expr, ast.Assign)) or not isinstance(node.value, ast.Call):
+    if not isinstance(node, (ast.Expr, ast.Assign)):
         return None
-    func = node.value.func
+    value = bare(node.value) if isinstance(node, ast.Assign) else node.value
+    if not isinstance(value, ast.Call):
+        return None
+    func = value.func
     return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
 
 

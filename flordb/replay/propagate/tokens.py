@@ -10,14 +10,29 @@ from __future__ import annotations
 import ast
 
 _SILENT = frozenset({"ctx", "type_comment", "annotation", "returns", "kind", "type_ignores"})
+_PASS_ON = frozenset({"log", "loop", "arg"})
 _LAYOUT = (ast.Load, ast.Store, ast.Del)
 
 
 def words_of(node: ast.AST) -> tuple[str, ...]:
     """The words of a statement; of a compound statement, those of its header."""
     out: list[str] = []
-    _emit(node, out)
+    if isinstance(node, ast.Expr) and bare(node.value) is not node.value:
+        _emit_fields(node.value, out)
+    else:
+        _emit(node, out)
     return tuple(out)
+
+
+def bare(node: ast.expr) -> ast.expr:
+    """The value of an expression without flor round it: flor's calls hand their value on."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        module, function = node.func.value, node.func.attr
+        ours = isinstance(module, ast.Name) and module.id in ("flor", "flordb")
+        if not ours or function not in _PASS_ON or len(node.args) != 2:
+            break
+        node = node.args[1]
+    return node
 
 
 def shape_of(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -31,6 +46,8 @@ def is_variable(word: str) -> bool:
 
 
 def _emit(node: ast.AST, out: list[str]) -> None:
+    if isinstance(node, ast.Call):
+        node = bare(node)
     if isinstance(node, ast.Name):
         out.append(node.id)
     elif isinstance(node, ast.Attribute):

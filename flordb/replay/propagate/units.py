@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 from flordb.replay.propagate.tokens import shape_of, words_of
 
@@ -185,6 +186,12 @@ class Source:
     def units(self) -> list[Unit]:
         """All statements in the order of the text."""
         return list(self.root.inside())
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each line begins, in bytes: the columns of Python's nodes count bytes."""
+        sizes = [len(line.encode()) for line in self.lines]
+        return [0, *accumulate(sizes)]
 
     @cached_property
     def has_star_import(self) -> bool:
