@@ -35,6 +35,7 @@ from flordb.replay.execute import Progress
 from flordb.replay.plan import Plan, Want, make_plan
 from flordb.store import catalog
 from flordb.store.project import Project, find_project
+from flordb.udfs import register as register_functions
 
 apilevel = "2.0"
 threadsafety = 1
@@ -200,6 +201,7 @@ class Connection(Cursor):
         self._duckdb = duckdb.connect(":memory:")
         # So that types such as HUGEINT and UUID survive the way through Arrow.
         self._duckdb.execute("SET arrow_lossless_conversion = true")
+        register_functions(self._duckdb, project)
         self._lock = threading.RLock()
         self._told_of_lock = False
         self._is_held = False
