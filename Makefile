@@ -14,16 +14,18 @@ $(STAMP): pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev,demo]'
 	touch $(STAMP)
 
-# The older DuckDB that we support, beside the newest: the query tests run on both.
+# The older DuckDB that we support, beside the newest: the query tests run on both. It is also the
+# one for which PyPI has the extensions of DuckDB's remote protocol.
 $(DUCKDB15): $(STAMP)
-	$(PY) -m pip install --quiet --no-deps --target $(DUCKDB15) duckdb==1.5.5
+	$(PY) -m pip install --quiet --no-deps --target $(DUCKDB15) duckdb==1.5.5 duckdb-cli==1.5.5 \
+		duckdb-extension-httpfs==1.5.5 duckdb-extension-quack==1.5.5
 
 demo: $(STAMP)
 	$(PY) examples/forgetting/demo.py
 
 test: $(STAMP) $(DUCKDB15)
 	$(PY) -m pytest -q
-	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q tests/store tests/query
+	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q tests/store tests/query tests/serve
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

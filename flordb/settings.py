@@ -52,6 +52,24 @@ class Settings:
     """A replay that runs longer is stopped; 0 is ten times its estimate plus five minutes."""
     lock_wait_seconds: float = 2.0
     """How long to wait for another process to let go of the database."""
+    serve_host: str = "127.0.0.1"
+    """The address that `flordb serve` listens on."""
+    serve_quack_port: int = 9494
+    """The port of the Quack protocol (DuckDB's shell); 0: any free one; -1: do not serve it."""
+    serve_postgres_port: int = 5433
+    """The port of the PostgreSQL protocol; 0: any free one; -1: do not serve it."""
+    serve_refresh_seconds: float = 0.5
+    """How old, at most, what a served statement sees of growing run files may be."""
+    serve_connections: int = 250
+    """Connections of the PostgreSQL protocol at the same time."""
+    serve_patience_seconds: float = 30.0
+    """How long a client may take to log in, or to read what was sent to it."""
+    serve_max_message_bytes: int = 16_000_000
+    """A longer message of the PostgreSQL protocol ends the connection."""
+    serve_tls_certificate: str = ""
+    """A file with the certificate (PEM) for TLS; empty: no TLS."""
+    serve_tls_key: str = ""
+    """A file with the certificate's key (PEM); empty: it is in the same file."""
 
 
 def load(root: Path | None = None, **overrides: Any) -> Settings:

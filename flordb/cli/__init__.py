@@ -15,7 +15,7 @@ import click
 import flordb
 from flordb.errors import FlorError, FlorWarning
 
-COMMANDS = ("dataframe", "plan", "replay", "sql", "status", "sync")
+COMMANDS = ("dataframe", "plan", "replay", "serve", "shell", "sql", "status", "sync")
 OVER_BUDGET = 3
 
 

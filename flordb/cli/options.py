@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -19,6 +20,11 @@ acquire = click.option(
     type=click.Choice(["auto", "always", "never"]),
     help="Replay what is lacking: within the budget, at any price, or not at all.",
 )
+
+
+def folder(project: str | None) -> Path | None:
+    """Where to look for the project; None: the working folder."""
+    return Path(project) if project is not None else None
 
 
 def read_query(query: str) -> str:

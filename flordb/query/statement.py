@@ -29,7 +29,7 @@ _TABLES = frozenset(
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
 _OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
 _TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)
-_HEAD = re.compile(
+HEAD = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+\w+\s+as\b"
     r"|(?P<explain>explain)(?:\s+analyze\b)?(?:\s*\(\s*(?:format|analyze)\b[^)]*\))?)",
     re.IGNORECASE | re.DOTALL,
@@ -118,7 +118,7 @@ def leaves_open(sql: str, before: bool) -> bool:
 
 def parse(sql: str) -> Statement:
     """Parse one statement; its positions are those of ``sql``."""
-    head = _HEAD.match(sql)
+    head = HEAD.match(sql)
     explain = bool(head and head["explain"])
     # Blanks instead of EXPLAIN or PREPARE keep the positions.
     text = " " * head.end() + sql[head.end() :] if head else sql

@@ -8,6 +8,7 @@ it, the same tables are built in memory from the run files, so reading always wo
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from flordb.store.project import Project
 from flordb.store.refresh import RewrittenError, SyncReport, is_current, take_in
 from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, first_row, schema_version
 
-__all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "detach", "sync"]
+__all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "copy_to", "detach", "sync"]
 
 _STORAGE_VERSION = "v1.5.0"  # a file that DuckDB 2 creates without it cannot be opened by 1.5
 _RETRY_SECONDS = 0.05
@@ -73,6 +74,24 @@ def attach_in_memory(
     report = _build(connection, project, settings, listing(project))
     put_on_search_path(connection)
     return report
+
+
+def copy_to(project: Project, settings: Settings, target: Path) -> bool:
+    """Copy the database's file, brought up to date, for a program that keeps it open.
+
+    Returns False where it cannot be had: there is none, or another program is writing to it.
+    """
+    report = sync(project, settings)
+    if report.locked or not project.database.exists():
+        return False
+    lock = acquire(_lock_path(project), False, settings.lock_wait_seconds)
+    if lock is None:
+        return False
+    try:
+        shutil.copyfile(project.database, target)
+    finally:
+        lock.release()
+    return True
 
 
 def put_on_search_path(connection: duckdb.DuckDBPyConnection) -> None:

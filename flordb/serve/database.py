@@ -1,0 +1,145 @@
+"""The server's database: a copy of the project's tables that nobody else opens.
+
+DuckDB lets one process write to a file, so the server leaves the project's own file to the others
+(`flordb sql`, trainings, DuckDB shells) and keeps a copy in the store's temporary folder. It takes
+in run files as they grow, each in a transaction, so a statement sees all of a batch or nothing.
+
+What is served from it is locked down: no files, no extensions, no settings. Statements of clients
+run in read-only transactions besides.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from flordb.settings import Settings
+from flordb.store import catalog
+from flordb.store.found import listing
+from flordb.store.project import Project
+from flordb.store.refresh import RewrittenError, SyncReport, take_in
+from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, schema_version
+
+READ_ONLY = "BEGIN TRANSACTION READ ONLY"
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+# In this order; the last one makes all of them final.
+_LOCKDOWN = (
+    "SET GLOBAL python_enable_replacements = false",
+    "SET GLOBAL python_scan_all_frames = false",
+    # So that types such as HUGEINT and UUID survive the way through Arrow.
+    "SET GLOBAL arrow_lossless_conversion = true",
+    "SET GLOBAL enable_external_access = false",
+    "SET GLOBAL allow_community_extensions = false",
+    "SET GLOBAL lock_configuration = true",
+)
+_GROWING = (
+    *("files", "runs", "loops", "logs", "nests", "names", "name_kinds", "loop_kinds", "snapshots"),
+    *("timings", "acquisitions", "replay_anomalies", "lineage", "problems"),
+)
+
+
+class Database:
+    """The tables that are served: `cursor` connects to them, `refresh` keeps them current.
+
+    Raises OSError where the store's folder cannot be written.
+    """
+
+    def __init__(self, project: Project, settings: Settings) -> None:
+        project.prepare()
+        self._project = project
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._refreshed = 0.0
+        _sweep(project)
+        prefix = f"serve-{os.getpid()}-"
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=project.temporary))
+        try:
+            self._root = self._open(self._folder / f"{CATALOG}.duckdb")
+            self.report = self.refresh(0)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def _open(self, path: Path) -> duckdb.DuckDBPyConnection:
+        if catalog.copy_to(self._project, self._settings, path):
+            root = duckdb.connect(str(path), config=_CONFIG)
+            if schema_version(root) == SCHEMA_VERSION:
+                return root
+            root.close()
+            path.unlink()
+        root = duckdb.connect(str(path), config=_CONFIG)
+        create(root)
+        return root
+
+    def lock_down(self, before: Sequence[str] = ()) -> None:
+        """Take away what no client may have. ``before``: settings that are made first."""
+        for statement in (*before, *_LOCKDOWN):
+            self._root.execute(statement)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the served tables; another thread may interrupt it."""
+        return self._root.cursor()
+
+    def refresh(self, seconds: float | None = None) -> SyncReport:
+        """Take in what run files have to say that is new.
+
+        ``seconds``: how old what is known may be (default: as the settings say).
+        """
+        most = self._settings.serve_refresh_seconds if seconds is None else seconds
+        called = time.monotonic()
+        if called - self._refreshed < most:
+            return SyncReport()
+        with self._lock:
+            if self._refreshed >= called:
+                return SyncReport()  # while this thread waited, another has done it
+            began = time.monotonic()
+            report = self._take_in()
+            self._refreshed = began
+            return report
+
+    def _take_in(self) -> SyncReport:
+        files = listing(self._project)
+        with self._root.cursor() as writer:
+            try:
+                return take_in(writer, self._project, self._settings, files)
+            except RewrittenError:
+                # Somebody edited a run file by hand: all of it is taken in anew.
+                writer.execute("BEGIN")
+                for table in _GROWING:
+                    writer.execute(f"DELETE FROM {table}")
+                writer.execute("DELETE FROM meta WHERE key = 'catalog'")
+                writer.execute("COMMIT")
+                return take_in(writer, self._project, self._settings, files)
+
+    def close(self) -> None:
+        self._root.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _sweep(project: Project) -> None:
+    """Remove the copies of servers that were killed."""
+    for folder in project.temporary.glob("serve-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

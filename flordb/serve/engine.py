@@ -1,0 +1,130 @@
+"""From a client's statement to the one that DuckDB runs for it: checked, planned, acquired.
+
+Both protocols go through `Engine.prepared`. What they do with the text is theirs: Quack's server
+runs it itself, the PostgreSQL protocol's sessions in read-only transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import duckdb
+
+from flordb.analysis.statements import log_statements
+from flordb.query.acquire import without
+from flordb.query.errors import translate
+from flordb.query.explain import describe
+from flordb.query.planner import Prepared, prepare
+from flordb.query.statement import Statement, parse
+from flordb.replay.execute import Report
+from flordb.replay.plan import Plan, make_plan
+from flordb.serve import guard
+from flordb.serve.acquisitions import Acquisitions, Patience
+from flordb.serve.database import READ_ONLY, Database
+from flordb.settings import Settings
+from flordb.store.project import Project
+
+_MOST_SAID = 5
+
+
+@dataclass
+class Client:
+    """Who asks. ``settings`` are the session's own (its budget), ``patience`` ends its waiting,
+    ``tell`` takes what the user should know."""
+
+    settings: Settings
+    patience: Patience
+    tell: Callable[[str], None] = field(default=lambda text: None)
+
+
+class Engine:
+    """Answers statements of any number of clients at the same time."""
+
+    def __init__(self, project: Project, settings: Settings, database: Database) -> None:
+        self.project = project
+        self.settings = settings
+        self.database = database
+        self.acquisitions = Acquisitions(project)
+
+    def prepared(self, sql: str, client: Client, probe: bool = False) -> str:
+        """The statement to run in place of ``sql``, once all that it needs is there.
+
+        ``probe``: only the columns are asked for, so nothing is acquired. Raises Refused,
+        BudgetExceeded and the errors of `flordb.query.errors`.
+        """
+        guard.check(sql)
+        self.database.refresh()
+        parsed = parse(sql)
+        if not parsed.references:
+            return sql
+        if probe:
+            return self._prepare(replace(parsed, probe=True)).sql
+        if parsed.explain:
+            return self._explained(parsed, client.settings)
+        asked: set[tuple[int, str, int | None]] = set()
+        while True:
+            prepared = self._prepare(parsed)
+            wants = without(prepared.wants, asked)
+            if not wants or client.settings.acquire == "never":
+                return prepared.sql
+            reports = self.acquisitions.acquire(wants, client.settings, client.patience)
+            self.database.refresh(0)
+            for text in _said(reports):
+                client.tell(text)
+
+    def plan(self, sql: str, client: Client) -> Plan:
+        """What would be acquired for a statement."""
+        prepared = self._prepare(replace(parse(sql), probe=False))
+        return make_plan(self.project, prepared.wants, client.settings)
+
+    def _prepare(self, parsed: Statement) -> Prepared:
+        with self.database.cursor() as cursor:
+            cursor.execute(READ_ONLY)
+            try:
+                return prepare(cursor, parsed, log_statements(self.project.root), None)
+            except duckdb.Error as error:
+                raise translate(error) from error
+            finally:
+                with suppress(duckdb.Error):
+                    cursor.execute("ROLLBACK")
+
+    def _explained(self, parsed: Statement, settings: Settings) -> str:
+        """DuckDB's EXPLAIN with the acquisition plan above it, as a statement of its own."""
+        prepared = self._prepare(replace(parsed, probe=False))
+        text = describe(make_plan(self.project, prepared.wants, settings))
+        rows = [("acquisition_plan", text)]
+        with self.database.cursor() as cursor:
+            cursor.execute(READ_ONLY)
+            try:
+                found = cursor.execute(prepared.sql).fetchall()
+                rows += [(str(key), str(value)) for key, value in found]
+            except duckdb.Error as error:
+                raise translate(error) from error
+        listed = ", ".join(f"({quoted(key)}, {quoted(value)})" for key, value in rows)
+        return f"SELECT * FROM (VALUES {listed}) t(explain_key, explain_value)"
+
+
+def quoted(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _said(reports: Iterable[Report]) -> list[str]:
+    """What users should know of replays: what could not be had, what came out differently."""
+    failures = [failure for report in reports for failure in report.failures]
+    found = [
+        f"{', '.join(failure.names)} of the run of {failure.want.tstamp} "
+        f"({failure.want.filename}): {failure.reason}"
+        for failure in failures[:_MOST_SAID]
+    ]
+    if len(failures) > _MOST_SAID:
+        more = len(failures) - _MOST_SAID
+        found.append(f"{more} more values could not be had; SELECT * FROM acquisitions shows why")
+    anomalies = [text for report in reports for text in report.anomalies]
+    found += [
+        f"a replay came out differently: {text}; see SELECT * FROM replay_anomalies"
+        for text in anomalies[:_MOST_SAID]
+    ]
+    return found

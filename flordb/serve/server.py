@@ -1,0 +1,80 @@
+"""One process, one database, both protocols."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from flordb.serve.database import Database
+from flordb.serve.engine import Engine
+from flordb.serve.errors import ServeError
+from flordb.serve.quack import Quack
+from flordb.serve.token import token_of
+from flordb.settings import Settings
+from flordb.store.project import Project
+
+_log = logging.getLogger("flordb.serve")
+
+_STOP_SECONDS = 10.0
+
+
+class Server:
+    """Serves a project from its construction to `close`; used in a ``with`` block.
+
+    ``quack``: the address for DuckDB's shell, None where Quack is not served, and ``no_quack`` says
+    why. Raises ServeError where nothing can be served, OSError where the store can't be used.
+    """
+
+    def __init__(self, project: Project, settings: Settings) -> None:
+        self.project = project
+        self.settings = settings
+        self.token = token_of(project)
+        self.quack: str | None = None
+        self.no_quack: str | None = None
+        self._quack: Quack | None = None
+        self.database = Database(project, settings)
+        try:
+            self.engine = Engine(project, settings, self.database)
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        if self.settings.serve_quack_port >= 0:
+            self._load_quack()
+        self.database.lock_down()
+        if self._quack is not None:
+            self.quack = self._quack.start(
+                self.settings.serve_host, self.settings.serve_quack_port, self.token
+            )
+        if self.quack is None:
+            raise ServeError(f"nothing to serve: {self.no_quack or 'both protocols are off'}")
+
+    def _load_quack(self) -> None:
+        quack = Quack(self.database, self.engine)
+        try:
+            quack.load()
+        except ServeError as error:
+            self.no_quack = str(error)
+            return
+        self._quack = quack
+
+    def close(self) -> None:
+        """Stop serving: replays end, clients are told, the copy of the database is removed."""
+        if self._quack is not None:
+            self._quack.stop()
+        if hasattr(self, "engine"):
+            self.engine.acquisitions.stop(_STOP_SECONDS)
+        self.database.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
