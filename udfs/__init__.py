@@ -34,11 +34,14 @@ class Function:
     volatile: bool = False
 
 
-def register(connection: duckdb.DuckDBPyConnection, project: Project) -> None:
+def register(
+    connection: duckdb.DuckDBPyConnection, project: Project, temporary: bool = True
+) -> None:
     """Make all functions of this folder, and what ``sql/`` makes of them, known to a connection.
 
     They are about ``project``. The views are temporary ones: they are in no database file, where
-    a shell without these functions could not use them.
+    a shell without these functions could not use them. Where ``temporary`` is False they are put
+    into the connection's database, for all of its connections.
     """
     for family in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         for function in import_module(f"{__name__}.{family}").functions(project):
@@ -52,7 +55,8 @@ def register(connection: duckdb.DuckDBPyConnection, project: Project) -> None:
             )
         script = resources.files("flordb.sql").joinpath(f"{family}.sql")
         if script.is_file():
-            connection.execute(script.read_text(encoding="utf-8"))
+            text = script.read_text(encoding="utf-8")
+            connection.execute(text if temporary else text.replace(" TEMP VIEW ", " VIEW "))
 
 
 def _without_null(body: Callable[..., Any]) -> Callable[..., Any]:

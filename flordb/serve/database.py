@@ -26,6 +26,7 @@ from flordb.store.found import listing
 from flordb.store.project import Project
 from flordb.store.refresh import RewrittenError, SyncReport, take_in
 from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, schema_version
+from flordb.udfs import register as register_functions
 
 READ_ONLY = "BEGIN TRANSACTION READ ONLY"
 
@@ -66,6 +67,7 @@ class Database:
         self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=project.temporary))
         try:
             self._root = self._open(self._folder / f"{CATALOG}.duckdb")
+            register_functions(self._root, project, temporary=False)
             self.report = self.refresh(0)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)

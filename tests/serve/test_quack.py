@@ -41,6 +41,12 @@ def test_tables_of_the_server_are_tables_of_the_shell(quack_server: Served) -> N
     assert (rows, errors) == (["finished,3", "2.0"], "")
 
 
+def test_versions_are_served_too(quack_server: Served) -> None:
+    source = "git_source(version, filename) LIKE '%flor.loop%'"
+    rows, errors = in_shell(quack_server, query(f"SELECT DISTINCT {source} FROM runs"))
+    assert (rows, errors) == (["true"], "")
+
+
 def test_errors_are_ours_word_for_word(recorded: Sandbox, tmp_path: Path) -> None:
     place = copied(recorded, tmp_path)
     with served(place, "--budget", "0.0001", quack=True) as server:
@@ -91,7 +97,10 @@ def test_a_wrong_token_is_refused(quack_server: Served) -> None:
     assert "Authentication failed" in errors
 
 
-def test_flordb_shell_is_a_server_and_a_shell_in_one_command(recorded: Sandbox) -> None:
+def test_flordb_shell_is_a_server_and_a_shell_in_one_command(
+    recorded: Sandbox, tmp_path: Path
+) -> None:
+    place = copied(recorded, tmp_path)
     done = subprocess.run(
         [
             sys.executable,
@@ -102,15 +111,15 @@ def test_flordb_shell_is_a_server_and_a_shell_in_one_command(recorded: Sandbox) 
             "-c",
             query("SELECT max(lr) m FROM flor"),
         ],
-        cwd=recorded.root,
-        env=on_duckdb15(recorded.environment),
+        cwd=place.root,
+        env=on_duckdb15(place.environment),
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "m\n2.0\n")
     assert "Error" not in done.stderr
-    assert not list(recorded.project.temporary.glob("serve-*"))
+    assert not list(place.project.temporary.glob("serve-*"))
 
 
 def test_an_extension_that_cannot_be_had_is_said_with_the_way_to_it(tmp_path: Path) -> None:
