@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Sandbox
 from tests.serve.support import Served, served
-from tests.support import trained
+from tests.support import copied, trained
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 
 @pytest.fixture(scope="session")
-def quack_server(recorded: Sandbox) -> Iterator[Served]:
+def quack_server(recorded: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server of both protocols, on DuckDB 1.5.5."""
-    with served(recorded, quack=True) as server:
+    place = copied(recorded, tmp_path_factory.mktemp("quack"))
+    with served(place, quack=True) as server:
         yield server
