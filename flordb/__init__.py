@@ -110,7 +110,19 @@ _LAZY = {
     "dataframe": ("flordb.query.dataframe", "dataframe"),
     "sql": ("flordb.query.dataframe", "sql"),
     "utils": ("flordb.utils", None),
+    "load_ipython_extension": ("flordb.query.magics", "load_ipython_extension"),
 }
+
+_PEP_249 = frozenset(
+    {
+        *("apilevel", "threadsafety", "paramstyle", "Connection", "Cursor", "Binary", "Date"),
+        *("Time", "Timestamp", "DateFromTicks", "TimeFromTicks", "TimestampFromTicks", "STRING"),
+        *("BINARY", "NUMBER", "DATETIME", "ROWID", "Warning", "Error", "InterfaceError"),
+        *("DatabaseError", "DataError", "OperationalError", "IntegrityError", "InternalError"),
+        *("ProgrammingError", "NotSupportedError", "BudgetExceeded", "UnknownName"),
+    }
+)
+"""Names of `flordb.query.dbapi`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -120,6 +132,8 @@ def __getattr__(name: str) -> Any:
         module, attribute = _LAZY[name]
         found = import_module(module)
         return getattr(found, attribute) if attribute else found
+    if name in _PEP_249:
+        return getattr(import_module("flordb.query.dbapi"), name)
     from flordb.retired import retired
 
     return retired(name)

@@ -8,6 +8,7 @@ fails: a value that cannot be read is reported once as a warning and the default
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -132,7 +133,7 @@ def _apply(settings: Settings, values: Mapping[str, Any], where: str) -> Setting
         if name not in types:
             continue
         try:
-            known[name] = _convert(value, types[name])
+            known[name] = _convert(_plain(name, value), types[name])
         except ValueError:
             warnings.warn(
                 f"flordb ignores {name} = {value!r} from {where}: "
@@ -141,6 +142,11 @@ def _apply(settings: Settings, values: Mapping[str, Any], where: str) -> Setting
                 stacklevel=2,
             )
     return replace(settings, **known)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A budget may be written with its unit."""
+    return seconds_of(value) if name == "budget_seconds" and isinstance(value, str) else value
 
 
 def _convert(value: Any, to: type) -> Any:
@@ -154,3 +160,23 @@ def _convert(value: Any, to: type) -> Any:
     if isinstance(value, (bool, list, dict)):
         raise ValueError(value)
     return to(value)
+
+
+_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
+_UNITS |= {"h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*?)s?\s*", re.IGNORECASE)
+
+
+def seconds_of(value: str | float) -> float:
+    """A duration in seconds: a number of them, or a text such as ``'90 s'``, ``'5 min'``, ``'2h'``.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[2].lower() not in _UNITS:
+        raise ValueError(
+            f"{value!r} is no duration: expected seconds, or a text such as '90 s', '5 min', '2 h'"
+        )
+    return float(found[1]) * _UNITS[found[2].lower()]

@@ -7,14 +7,13 @@ process ever holds the database while its user thinks. Tables that you create ar
 
 from __future__ import annotations
 
-import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import duckdb
@@ -22,31 +21,32 @@ import duckdb
 from flordb import settings as _settings
 from flordb.analysis.statements import log_statements
 from flordb.errors import FlorWarning, ProjectError
+from flordb.query import errors
 from flordb.query import statement as _statement
-from flordb.query.acquire import acquire, check_budget, without
-from flordb.query.errors import InterfaceError, translate
+from flordb.query.acquire import warn, without
+from flordb.query.cursor import Cursor
+from flordb.query.errors import mapped
 from flordb.query.explain import describe
+from flordb.query.options import ACQUIRE, assigned, assignment, with_options
 from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
 from flordb.query.progress import progress_bar
 from flordb.query.result import Result
+from flordb.query.sharing import acquire as _acquire
 from flordb.query.statement import Statement
 from flordb.replay.execute import Progress
 from flordb.replay.plan import Plan, Want, make_plan
+from flordb.settings import Settings, seconds_of
 from flordb.store import catalog
 from flordb.store.project import Project, find_project
 from flordb.udfs import register as register_functions
-
-apilevel = "2.0"
-threadsafety = 1
-paramstyle = "qmark"
 
 
 def connect(
     project: str | Path | Project | None = None,
     *,
     acquire: str | None = None,
-    budget: float | None = None,
+    budget: str | float | None = None,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Connection:
@@ -54,14 +54,20 @@ def connect(
 
     Parameters: ``project``, its folder (default: the one around the working folder); ``acquire``,
     ``'auto'`` (replay what a query lacks, within the budget), ``'always'`` (at any price) or
-    ``'never'``; ``budget``, in seconds; ``workers``, replays at the same time (default: one a
-    core); ``progress``, called during acquisitions (default: a bar on a terminal's stderr).
-    Raises ProjectError where there is no project.
+    ``'never'``; ``budget``, in seconds or as a text such as ``'5 min'``; ``workers``, replays at
+    the same time (default: one a core); ``progress``, called during acquisitions (default: a bar
+    on a terminal's stderr or in the notebook). ``SET flor_acquire = …`` and
+    ``SET flor_budget = …`` change the first two later. Raises ProjectError where there is no
+    project, or for an option that is none.
     """
-    if acquire not in (None, "auto", "always", "never"):
+    if acquire not in (None, *ACQUIRE):
         raise ProjectError(f"acquire={acquire!r}: expected 'auto', 'always' or 'never'")
+    try:
+        seconds = None if budget is None else seconds_of(budget)
+    except ValueError as error:
+        raise ProjectError(f"budget: {error}") from None
     found = project if isinstance(project, Project) else find_project(_path(project))
-    chosen = _settings.load(found.root, acquire=acquire, budget_seconds=budget, workers=workers)
+    chosen = _settings.load(found.root, acquire=acquire, budget_seconds=seconds, workers=workers)
     return Connection(found, chosen, progress)
 
 
@@ -69,143 +75,45 @@ def _path(project: str | Path | None) -> Path | None:
     return Path(project) if project is not None else None
 
 
-class Cursor:
-    """Executes statements and holds the result of the last one (PEP 249, with DuckDB's extras)."""
-
-    arraysize = 1
-    lastrowid = None
-    _result: Result | None = None
-    _closed = False
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def execute(self, sql: str, parameters: Parameters = None) -> Cursor:
-        """Run one statement, or several separated by semicolons, of which the last gives the rows.
-
-        ``parameters``: a sequence for ``?``, a mapping for ``$name``. Raises errors of
-        `flordb.query.errors`, all of which are duckdb's too.
-        """
-        self._check()
-        frame = inspect.currentframe()
-        assert frame is not None
-        self._result = self.connection.run(sql, parameters, _caller(frame))
-        return self
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> Cursor:
-        """Run a statement once for each of the parameters; it leaves no rows."""
-        for each in parameters:
-            self.execute(sql, list(each))
-        self._result = None
-        return self
-
-    @property
-    def description(self) -> list[tuple[Any, ...]] | None:
-        return self._result.description if self._result is not None else None
-
-    @property
-    def rowcount(self) -> int:
-        return self._result.rowcount if self._result is not None else -1
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        rows = self._fetch(1)
-        return rows[0] if rows else None
-
-    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        return self._fetch(self.arraysize if size is None else size)
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        return self._fetch(None)
-
-    def _fetch(self, size: int | None) -> list[tuple[Any, ...]]:
-        with mapped():
-            return self.result().fetch(size)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        while (row := self.fetchone()) is not None:
-            yield row
-
-    def df(self) -> Any:
-        """The rows as a pandas DataFrame."""
-        with mapped():
-            return self.result().frame()
-
-    fetchdf = df
-
-    def pl(self) -> Any:
-        """The rows as a Polars DataFrame (needs polars)."""
-        with mapped():
-            return self.result().polars()
-
-    def to_arrow_table(self) -> Any:
-        return self.result().table()
-
-    def to_arrow_reader(self, rows_per_batch: int = 1_000_000) -> Any:
-        return self.result().table().to_reader(max_chunksize=rows_per_batch)
-
-    def arrow(self, rows_per_batch: int = 1_000_000) -> Any:
-        """The rows as a RecordBatchReader, as in DuckDB."""
-        return self.to_arrow_reader(rows_per_batch)
-
-    def setinputsizes(self, sizes: Sequence[Any]) -> None:
-        """Does nothing, as PEP 249 allows."""
-
-    def setoutputsize(self, size: int, column: int | None = None) -> None:
-        """Does nothing, as PEP 249 allows."""
-
-    def close(self) -> None:
-        self._closed = True
-        self._result = None
-
-    def result(self) -> Result:
-        """The result of the last statement. Raises InterfaceError where it has none."""
-        self._check()
-        if self._result is None:
-            raise InterfaceError("there is no result to fetch: execute a SELECT first")
-        return self._result
-
-    def _check(self) -> None:
-        if self.connection._closed:
-            raise InterfaceError("this connection is closed")
-        if self._closed:
-            raise InterfaceError("this cursor is closed")
-
-    def __enter__(self) -> Cursor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
 class Connection(Cursor):
     """A connection to a project; see `connect`. Used in a ``with`` block it closes at its end.
 
-    As in DuckDB it is a cursor itself: ``connection.execute(…).df()``.
+    As in DuckDB it is a cursor itself: ``connection.execute(…).df()``. Its statements run one
+    after another, from whatever thread they come; while one waits for replays, others run.
     """
+
+    Warning = errors.Warning
+    Error = errors.Error
+    InterfaceError = errors.InterfaceError
+    DatabaseError = errors.DatabaseError
+    DataError = errors.DataError
+    OperationalError = errors.OperationalError
+    IntegrityError = errors.IntegrityError
+    InternalError = errors.InternalError
+    ProgrammingError = errors.ProgrammingError
+    NotSupportedError = errors.NotSupportedError
 
     def __init__(
         self,
         project: Project,
-        chosen: _settings.Settings,
+        chosen: Settings,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         super().__init__(self)
         self.project = project
         self.settings = chosen
+        self._first_settings = chosen
         self._progress = progress
         self._duckdb = duckdb.connect(":memory:")
         # So that types such as HUGEINT and UUID survive the way through Arrow.
         self._duckdb.execute("SET arrow_lossless_conversion = true")
         register_functions(self._duckdb, project)
         self._lock = threading.RLock()
+        self._running: list[threading.Event] = []
         self._told_of_lock = False
         self._is_held = False
         self._in_transaction = False
+        self._views: dict[str, Statement] = {}
 
     def cursor(self) -> Cursor:
         """Another cursor: its results are its own, its tables and transactions are not."""
@@ -225,8 +133,10 @@ class Connection(Cursor):
                 parsed = _statement.parse(part)
                 if parsed.tree is None:
                     duckdb.extract_statements(part)  # says what is wrong, if anything is
-                if parsed.references:
-                    plans.append(self._plan(self._prepare(parsed, parameters)))
+                reading = self._with_views(parsed)
+                if any(each.references for each in reading):
+                    wants = self._wants(reading, parameters)
+                    plans.append(make_plan(self.project, wants, self.settings))
         if not plans:
             return Plan((), (), 0.0, self.settings.workers)
         return plans[-1]
@@ -256,7 +166,12 @@ class Connection(Cursor):
                 self._let_go()
 
     def interrupt(self) -> None:
-        """Stop the statement that runs in another thread."""
+        """Stop the statements that run in other threads, also while they wait for replays.
+
+        Replays that another connection waits for go on.
+        """
+        for stop in tuple(self._running):
+            stop.set()
         self._duckdb.interrupt()
 
     def close(self) -> None:
@@ -274,64 +189,83 @@ class Connection(Cursor):
 
     # Running statements.
 
-    def run(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
+    def run(
+        self,
+        sql: str,
+        parameters: Parameters,
+        frame: FrameType | None,
+        *,
+        acquire: str | None = None,
+        budget: str | float | None = None,
+    ) -> Result | None:
         """Run an SQL text and return the last statement's result, None where it has no rows.
 
-        ``frame``: where DataFrames that the text names are looked up.
+        Parameters: ``frame``, where DataFrames that the text names are looked up; ``acquire`` and
+        ``budget``, instead of the connection's.
         """
         self._check()
-        with self._lock, mapped():
-            if not _statement.mentions_our_tables(sql):
+        stop = threading.Event()
+        self._running.append(stop)
+        try:
+            with mapped():
+                result = None
+                parts = [sql] if ";" not in sql else _statement.split(sql)
+                for number, part in enumerate(parts, start=1):
+                    # As in DuckDB, parameters are the last statement's.
+                    given = parameters if number == len(parts) else None
+                    result = self._run_one(part, given, frame, (acquire, budget), stop)
+                return result
+        finally:
+            self._running.remove(stop)
+
+    def _run_one(
+        self,
+        sql: str,
+        parameters: Parameters,
+        frame: FrameType | None,
+        options: tuple[str | None, str | float | None],
+        stop: threading.Event,
+    ) -> Result | None:
+        if not (_statement.mentions_our_tables(sql) or self._views_in(sql)):
+            with self._lock:
                 return self._run_others(sql, parameters, frame)
-            result = None
-            parts = _statement.split(sql)
-            for number, part in enumerate(parts, start=1):
-                # As in DuckDB, parameters are the last statement's.
-                given = parameters if number == len(parts) else None
-                result = self._run_one(part, given, frame)
-            return result
+        setting = assignment(sql)
+        if setting is not None:
+            self.settings = assigned(self.settings, self._first_settings, setting)
+            return None
+        chosen = with_options(self.settings, *options)
+        parsed = _statement.parse(sql)
+        reading = self._with_views(parsed)
+        if parsed.explain and any(each.references for each in reading):
+            with self._lock:
+                return self._explain(parsed, parameters, frame)
+        # Acquire until planning finds nothing more: a LIMIT may need further runs.
+        asked: set[tuple[int, str, int | None]] = set()
+        while True:
+            with self._lock, self._attached():
+                prepared = self._prepare(parsed, parameters)
+                wants = without(self._wants(reading, parameters, prepared), asked)
+                if not wants or not self._may_acquire(chosen):
+                    result = self._query(prepared.sql, parameters, frame)
+                    self._note_view(parsed)
+                    return result
+            if stop.is_set():
+                raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
+            self._acquire(wants, chosen, stop)
 
     def _run_others(
         self, sql: str, parameters: Parameters, frame: FrameType | None
     ) -> Result | None:
-        """Run a text that does not mention the project's tables; a view in it may."""
+        """Run a statement that does not mention the project's tables; a view in it may."""
         try:
             result = self._query(sql, parameters, frame)
-        except duckdb.CatalogException:
-            if self._is_held or len(_statement.split(sql)) > 1:
+        except duckdb.CatalogException as error:
+            if self._is_held or not _statement.mentions_our_tables(str(error)):
                 raise
             with self._attached():
                 return self._query(sql, parameters, frame)
         self._let_go()
         return result
-
-    def _run_one(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
-        parsed = _statement.parse(sql)
-        if parsed.explain and parsed.references:
-            return self._explain(parsed, parameters, frame)
-        # Acquire until planning finds nothing more: a LIMIT may need further runs.
-        asked: set[tuple[int, str, int | None]] = set()
-        while True:
-            with self._attached():
-                if not parsed.references:
-                    return self._query(sql, parameters, frame)
-                prepared = self._prepare(parsed, parameters)
-                wants = without(prepared.wants, asked)
-                if not wants or not self._may_acquire():
-                    return self._query(prepared.sql, parameters, frame)
-            self._acquire(wants)
-
-    def _query_views(
-        self, sql: str, parameters: Parameters, frame: FrameType | None
-    ) -> Result | None:
-        """Run a text that mentions none of our tables; views that it reads may."""
-        try:
-            return self._query(sql, parameters, frame)
-        except duckdb.CatalogException as error:
-            if not _statement.mentions_our_tables(str(error)):
-                raise
-        with self._attached():
-            return self._query(sql, parameters, frame)
 
     def _query(self, sql: str, parameters: Parameters, frame: FrameType | None) -> Result | None:
         given = {"params": parameters} if parameters else {}
@@ -339,8 +273,8 @@ class Connection(Cursor):
         self._in_transaction = _statement.leaves_open(sql, self._in_transaction)
         return None if relation is None else Result.of(self._duckdb, sql, relation)
 
-    def _may_acquire(self) -> bool:
-        if self.settings.acquire == "never":
+    def _may_acquire(self, chosen: Settings) -> bool:
+        if chosen.acquire == "never":
             return False
         if self._in_transaction:
             warnings.warn(
@@ -348,22 +282,24 @@ class Connection(Cursor):
             )
         return not self._in_transaction
 
-    def _acquire(self, wants: Sequence[Want]) -> None:
-        plan = make_plan(self.project, wants, self.settings)
-        check_budget(plan, self.settings)
+    def _acquire(self, wants: Sequence[Want], chosen: Settings, stop: threading.Event) -> None:
         if self._progress is not None:
-            acquire(self.project, plan, self.settings, self._progress)
-            return
-        with progress_bar() as show:
-            acquire(self.project, plan, self.settings, show)
+            reports = _acquire(self.project, wants, chosen, self._progress, stop)
+        else:
+            with progress_bar() as show:
+                reports = _acquire(self.project, wants, chosen, show, stop)
+        for report in reports:
+            warn(report)
 
     def _explain(
         self, parsed: Statement, parameters: Parameters, frame: FrameType | None
     ) -> Result | None:
         """DuckDB's EXPLAIN with the acquisition plan above it."""
         with self._attached():
-            prepared = self._prepare(replace(parsed, probe=False), parameters)
-            text = describe(self._plan(prepared))
+            acted = replace(parsed, probe=False)
+            prepared = self._prepare(acted, parameters)
+            wants = self._wants(self._with_views(acted), parameters, prepared)
+            text = describe(make_plan(self.project, wants, self.settings))
             result = self._query(prepared.sql, parameters, frame)
         rows = [("acquisition_plan", text)]
         if result is not None:
@@ -373,11 +309,46 @@ class Connection(Cursor):
         return self._query(f"FROM (VALUES {listed}) t(explain_key, explain_value)", values, None)
 
     def _prepare(self, parsed: Statement, parameters: Parameters) -> Prepared:
+        if not parsed.references:
+            return Prepared(parsed.text, ())
         statements = log_statements(self.project.root)
         return prepare(self._duckdb, parsed, statements, parameters)
 
-    def _plan(self, prepared: Prepared) -> Plan:
-        return make_plan(self.project, prepared.wants, self.settings)
+    def _wants(
+        self,
+        reading: Sequence[Statement],
+        parameters: Parameters,
+        first: Prepared | None = None,
+    ) -> list[Want]:
+        """What a statement, the first of these, and the views that it reads want."""
+        found = [first if first is not None else self._prepare(reading[0], parameters)]
+        found += [self._prepare(view, None) for view in reading[1:]]
+        return [want for prepared in found for want in prepared.wants]
+
+    # The user's views and macros that mention flor.
+
+    def _views_in(self, sql: str) -> list[str]:
+        return _statement.words_of(sql, self._views) if self._views else []
+
+    def _with_views(self, parsed: Statement) -> list[Statement]:
+        """The statement, and the bodies of the views that it reads (and that these read)."""
+        found = [parsed]
+        if parsed.probe:
+            return found
+        seen: set[str] = set()
+        for each in found:
+            for name in self._views_in(each.text):
+                if name not in seen and each.defines != name:
+                    seen.add(name)
+                    found.append(self._views[name])
+        return found
+
+    def _note_view(self, parsed: Statement) -> None:
+        """Remember what a view or macro reads: it is acquired when that is used."""
+        if parsed.defines is not None and (parsed.references or self._views_in(parsed.text)):
+            self._views[parsed.defines] = replace(parsed, probe=False)
+
+    # The project's tables.
 
     @contextmanager
     def _attached(self) -> Iterator[None]:
@@ -410,23 +381,6 @@ class Connection(Cursor):
             self._duckdb.execute("RESET search_path")
             catalog.detach(self._duckdb)
             self._is_held = False
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """Raise DuckDB's errors as ours, with DuckDB's words."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise translate(error) from error
-
-
-def _caller(frame: FrameType) -> FrameType | None:
-    """The first frame outside this module."""
-    found: FrameType | None = frame
-    while found is not None and found.f_globals.get("__name__") == __name__:
-        found = found.f_back
-    return found
 
 
 def _evaluated(

@@ -24,7 +24,8 @@ working. What DuckDB raises comes back as its own class and ours at once (`trans
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import duckdb
 
@@ -154,3 +155,12 @@ def translate(error: duckdb.Error) -> Error:
     if isinstance(error, Error):
         return error
     return _twin(type(error))(*error.args)
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """Raise DuckDB's errors as ours, with DuckDB's words."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error) from error

@@ -19,7 +19,7 @@ class Result:
         # Columns of one name are allowed in a result, but not in a relation over it.
         self._table: pa.Table = table.rename_columns([f"c{n}" for n in range(len(self.names))])
         self._rows: list[tuple[Any, ...]] | None = None
-        self._position = 0
+        self.position = 0
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, sql: str, relation: Any) -> Result | None:
@@ -47,9 +47,9 @@ class Result:
         """The next rows, as Python values; all that are left where ``size`` is None."""
         if self._rows is None:
             self._rows = self._relation().fetchall()
-        end = len(self._rows) if size is None else self._position + size
-        rows = self._rows[self._position : end]
-        self._position += len(rows)
+        end = len(self._rows) if size is None else self.position + size
+        rows = self._rows[self.position : end]
+        self.position += len(rows)
         return rows
 
     def table(self) -> pa.Table:
@@ -60,6 +60,16 @@ class Result:
         frame = self._relation().df()
         frame.columns = self.names
         return frame
+
+    def numpy(self) -> Any:
+        arrays = self._relation().fetchnumpy()
+        # Of columns of one name the last is kept, as in DuckDB.
+        return {name: arrays[f"c{n}"] for n, name in enumerate(self.names)}
+
+    def head(self, count: int) -> list[tuple[Any, ...]]:
+        """The first rows as Python values; what was fetched does not matter."""
+        rows: list[tuple[Any, ...]] = self._relation().limit(count).fetchall()
+        return rows
 
     def polars(self) -> Any:
         frame = self._relation().pl()

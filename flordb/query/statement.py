@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import sqlglot
 from sqlglot import exp
@@ -27,7 +28,9 @@ _TABLES = frozenset(
 )
 # Listings of tables are to show ours.
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
-_OURS = re.compile(rf"\b({'|'.join((*sorted(_TABLES), *_LISTINGS))})\b", re.IGNORECASE)
+_SETTINGS = ("flor_acquire", "flor_budget")
+_WORDS = "|".join((*sorted(_TABLES), *_LISTINGS, *_SETTINGS))
+_OURS = re.compile(rf"\b({_WORDS})\b", re.IGNORECASE)
 _TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)
 HEAD = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+\w+\s+as\b"
@@ -61,7 +64,8 @@ class Reference:
 class Statement:
     """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
 
-    ``explain``: the tree is that of the statement that is to be explained. ``dropped``: the places
+    ``explain``: the tree is that of the statement that is to be explained. ``defines``: the view or
+    macro that it makes, in small letters. ``dropped``: the places
     of ``main.`` in ``main.flor.loss``, which the relation put in for ``flor`` does not have.
     """
 
@@ -70,6 +74,7 @@ class Statement:
     references: tuple[Reference, ...] = ()
     explain: bool = False
     probe: bool = False
+    defines: str | None = None
     dropped: tuple[tuple[int, int], ...] = ()
 
 
@@ -84,6 +89,21 @@ def tokens_of(sql: str) -> list[Token] | None:
 def mentions_our_tables(sql: str) -> bool:
     """Whether an SQL text may need the project's tables. Quick, and true in doubt."""
     return _OURS.search(sql) is not None
+
+
+def parameter_names(sql: str) -> list[str]:
+    """The names of the parameters ``$name`` in an SQL text."""
+    tokens = tokens_of(sql) or []
+    pairs = pairwise(tokens)
+    return [
+        b.text for a, b in pairs if a.token_type == TokenType.PARAMETER and b.text[:1].isalpha()
+    ]
+
+
+def words_of(sql: str, words: Iterable[str]) -> list[str]:
+    """Those of the words, in small letters, that occur in an SQL text."""
+    there = {word.lower() for word in re.findall(r"\w+", sql)}
+    return [word for word in words if word in there or not word.isidentifier()]
 
 
 def split(sql: str) -> list[str]:
@@ -131,9 +151,20 @@ def parse(sql: str) -> Statement:
         return Statement(sql, None, explain=explain)
     tree = trees[0]
     references = tuple(_references(tree))
-    probe = (head is not None and not explain) or _is_probe(tree)
+    defines = _defined(tree)
+    probe = (head is not None and not explain) or _is_probe(tree) or defines is not None
     dropped = tuple(_schemas(tree)) if references else ()
-    return Statement(sql, tree, references, explain, probe, dropped)
+    return Statement(sql, tree, references, explain, probe, defines, dropped)
+
+
+def _defined(tree: exp.Expr) -> str | None:
+    """The name of the view or macro that a statement makes."""
+    if not isinstance(tree, exp.Create) or str(tree.args.get("kind")).upper() == "TABLE":
+        return None
+    made = tree.this
+    while isinstance(made, exp.Expr) and not isinstance(made, (exp.Table, exp.Identifier)):
+        made = made.this
+    return made.name.lower() if isinstance(made, exp.Expr) else None
 
 
 def _numbered(tokens: list[Token]) -> list[Token]:

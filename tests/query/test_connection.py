@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import flordb
+from flordb import settings
 from flordb.errors import FlorWarning, ProjectError
-from flordb.query import connection as module
+from flordb.query import dbapi as module
 from flordb.query import errors
 from flordb.query.connection import Connection
 from flordb.store.project import Project
@@ -172,7 +173,7 @@ def test_a_locked_database_is_said_once(project: Project) -> None:
     holder = duckdb.connect(str(project.database))
     try:
         with flordb.connect(project, acquire="never") as second:
-            second.settings = module._settings.load(project.root, lock_wait_seconds=0.05)
+            second.settings = settings.load(project.root, lock_wait_seconds=0.05)
             with pytest.warns(FlorWarning, match="in use"):
                 assert len(second.execute(LR).fetchall()) == 3
             with warnings.catch_warnings():

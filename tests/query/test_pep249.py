@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import flordb
-from flordb.query import connection as module
+from flordb.query import dbapi as module
 from flordb.query import errors
 from flordb.query.connection import Connection
 from flordb.store.project import Project
@@ -259,7 +259,50 @@ def test_several_statements_give_the_rows_of_the_last(db: Connection) -> None:
 
 
 def test_unknown_acquire_and_no_project(history: Project, tmp_path: Path) -> None:
-    with pytest.raises(flordb.query.connection.ProjectError, match="'auto', 'always' or 'never'"):
+    with pytest.raises(flordb.errors.ProjectError, match="'auto', 'always' or 'never'"):
         flordb.connect(history, acquire="sometimes")
-    with pytest.raises(flordb.query.connection.ProjectError, match="No flordb project"):
+    with pytest.raises(flordb.errors.ProjectError, match="No flordb project"):
         flordb.connect(tmp_path)
+
+
+def test_the_package_is_a_module_as_pep_249_wants(db: Connection) -> None:
+    for name in module.__all__:
+        assert getattr(flordb, name) is getattr(module, name)
+    assert issubclass(flordb.InterfaceError, flordb.Error)
+    assert not issubclass(flordb.InterfaceError, flordb.DatabaseError)
+    names = ["DataError", "OperationalError", "IntegrityError", "InternalError"]
+    for name in [*names, "ProgrammingError", "NotSupportedError"]:
+        assert issubclass(getattr(flordb, name), flordb.DatabaseError)
+        assert getattr(db, name) is getattr(flordb, name)
+
+
+def test_constructors_and_type_objects(db: Connection) -> None:
+    values = [
+        flordb.Date(2023, 6, 23),
+        flordb.Time(10, 11, 12),
+        flordb.Timestamp(2023, 6, 23, 10),
+        flordb.Binary(b"\x00\xff"),
+        flordb.TimestampFromTicks(1687514400.0),
+        flordb.DateFromTicks(1687514400.0),
+        flordb.TimeFromTicks(1687514400.0),
+    ]
+    cursor = db.execute("SELECT ?, ?, ?, ?, ?, ?, ?", values)
+    assert cursor.fetchone() == tuple(values)
+    cursor.execute("SELECT 1, 'x', TIMESTAMP '2023-06-23 10:00:00', 'x'::BLOB")
+    kinds = [column[1] for column in cursor.description]
+    objects = [flordb.NUMBER, flordb.STRING, flordb.DATETIME, flordb.BINARY]
+    assert kinds == objects
+    assert [kind == flordb.NUMBER for kind in kinds] == [True, False, False, False]
+
+
+def test_cursors_iterate_and_count(db: Connection) -> None:
+    cursor = db.cursor().execute("SELECT lr FROM flor ORDER BY lr")
+    assert (cursor.rownumber, next(cursor), cursor.rownumber) == (0, (0,), 1)
+    assert cursor.nextset() is None
+    assert cursor.fetchall() == [(1,), (2,)]
+    with pytest.raises(StopIteration):
+        next(cursor)
+    with pytest.raises(errors.ProgrammingError):
+        cursor.execute("SELECT nothing FROM flor")
+    with pytest.raises(errors.InterfaceError):  # not the rows of the statement before
+        cursor.fetchall()
