@@ -41,6 +41,8 @@ class Settings:
     """Untracked, not ignored files up to this size belong to a version."""
     max_variable_bytes: int = 256_000_000
     """Larger variables are left out of snapshots (objects given to checkpointing are not)."""
+    snapshot_memory_bytes: int = 2_000_000_000
+    """Copies of changed tensors on their way to the disk; with more, the training waits."""
     max_value_bytes: int = 1_000_000
     """A logged value whose JSON is longer is cut to a description."""
     acquire: str = "auto"

@@ -10,8 +10,11 @@ class Adaptive:
     """Decides for each iteration of a top-level loop whether its snapshots are taken.
 
     The dissertation's block is one iteration here. With n·C the time computed so far and k·M the
-    time that snapshots have held up the training, equation 4.4, M/C < n/(k+1)·min(1/(1+c), ε), says
-    that the time held up, the next snapshot included, stays below that share of the computing.
+    time that snapshots took from the training, equation 4.4, M/C < n/(k+1)·min(1/(1+c), ε), says
+    that the time taken, the next snapshot included, stays below that share of the computing.
+
+    M is measured: the seconds that the training was held up, plus the processor time that was
+    used behind it, where no core was free for that. So it is small where little has changed.
 
     ``epsilon``: ε, the tolerated share. ``restore_ratio``: c, restore over materialization time.
     """
@@ -19,24 +22,42 @@ class Adaptive:
     epsilon: float
     restore_ratio: float
     spent: float = 0.0
-    """Seconds that snapshots of iterations have held up the training."""
-    expected: float = 0.0
-    """Seconds that the next iteration's snapshots are expected to take (M)."""
+    """Seconds that snapshots of iterations have taken from the training."""
+    _held: float = 0.0
+    _behind: float = 0.0
+    _behind_last: float = 0.0
 
     @property
     def share(self) -> float:
         return min(1 / (1 + self.restore_ratio), self.epsilon)
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the next iteration's snapshots are expected to take (M)."""
+        return self._held + max(self._behind, self._behind_last)
 
     def pays(self, computed: float) -> bool:
         """Whether to take the snapshots of an iteration after ``computed`` seconds of training.
 
         With ε of 1 or more all are taken, whatever they cost.
         """
-        if self.epsilon >= 1:
-            return True
-        return self.spent + self.expected < computed * self.share
+        return self.epsilon >= 1 or self.spent + self.expected < computed * self.share
 
-    def took(self, seconds: float) -> None:
-        """An iteration's snapshots held up the training for ``seconds``."""
+    def begins(self) -> None:
+        """The snapshots of an iteration are to be taken: what they take is measured anew."""
+        self._held = 0.0
+        self._behind, self._behind_last = 0.0, self._behind
+
+    def resembles(self, seconds: float) -> None:
+        """Expect an iteration's snapshots to take as long as one before the first iteration."""
+        self._held = self._held or seconds
+
+    def held_up(self, seconds: float) -> None:
+        """A snapshot of an iteration held up the training."""
         self.spent += seconds
-        self.expected = seconds
+        self._held += seconds
+
+    def took_behind(self, seconds: float) -> None:
+        """Storing a snapshot used a processor that the training would have used."""
+        self.spent += seconds
+        self._behind += seconds

@@ -4,7 +4,8 @@ Objects with an identity that others may refer to (tensors, modules, optimizers,
 instances of the project's classes, …) become *anchors*: each has a path, by which a replay finds
 its live counterpart and restores it in place, and a state in which other anchors are references.
 So aliases stay aliases: an optimizer goes on pointing at its model's parameters. Tensors and arrays
-are raw bytes outside the pickle. What cannot be kept is named in ``missing``, with the reason.
+stay outside the pickle, as `tensors.Piece`. What cannot be kept is named in ``missing``, with the
+reason.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -24,13 +26,8 @@ import cloudpickle
 from flordb.errors import SnapshotError
 from flordb.record.reach import Path, Reach, Step, spell
 from flordb.record.rng import get_states
-from flordb.store.objects import digest
-from flordb.store.snapshots import TensorRef
+from flordb.record.tensors import Piece, piece_of
 
-SMALL_BYTES = 1 << 20
-"""Smaller tensors share one object of a snapshot; larger ones are objects of their own."""
-
-_ALIGNMENT = 64
 _MOST_ELEMENTS = 10_000
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, range, type, type(...), slice)
 _CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
@@ -49,15 +46,13 @@ class Anchor:
 
 @dataclass
 class Captured:
-    """A snapshot in memory: everything is copied, training may go on.
+    """What a snapshot is to hold; the bytes of its pieces are still those of the program.
 
-    ``state``: the pickled anchors and bindings. ``tensors``: where their bytes are. ``blobs``: the
-    bytes by object name that the store may not have yet.
+    ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``.
     """
 
     state: bytes
-    tensors: list[TensorRef]
-    blobs: dict[str, bytes | bytearray | memoryview]
+    pieces: list[Piece]
     missing: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
@@ -73,57 +68,72 @@ def capture(
     found: Reach,
     is_project: Callable[[str], bool],
     max_bytes: int,
-    is_stored: Callable[[str], bool],
     given_up: dict[str, str],
 ) -> Captured:
     """Take the states of all that a loop reaches.
 
-    Parameters: ``max_bytes``, the largest variable that is kept; ``is_stored``, whether the
-    store has an object already; ``given_up``, paths known not to be kept, to which this adds.
+    Parameters: ``max_bytes``, the largest variable that is kept; ``given_up``, paths known not to
+    be kept, to which this adds.
     """
     walk = _Walk(is_project)
     for path, value in found.roots.items():
         walk.visit(value, path)
-    bytes_of = _Bytes(is_stored)
-    states: list[tuple[str, Path, str, bytes | None]] = []
+    gathered = _Gathered()
+    states: list[tuple[str, Path, str, Any]] = []
     missing: dict[str, str] = {}
     for anchor in walk.anchors:
         limit = None if anchor.path[0][0] == "checkpoint" else max_bytes
-        data = _attempt(walk, bytes_of, anchor, limit, missing, given_up)
+        data = _attempt(walk, gathered, anchor, limit, missing, given_up)
         states.append((anchor.kind, anchor.path, type_name(anchor.value), data))
     bindings: list[tuple[Path, bytes]] = []
     for path in sorted(found.bound, key=repr):
         if path not in found.roots:
             continue
         binding = Anchor("binding", path, found.roots[path])
-        bound = _attempt(walk, bytes_of, binding, max_bytes, missing, given_up)
+        bound = _attempt(walk, gathered, binding, max_bytes, missing, given_up)
         if bound is not None:
             bindings.append((path, bound))
     state = pickle.dumps({"anchors": states, "bindings": bindings, "rng": get_states()}, protocol=5)
-    tensors, blobs = bytes_of.finish()
     names = tuple(sorted({spell(path) for path in (*found.roots, *found.bound)}))
-    return Captured(state, tensors, blobs, missing, names)
+    return Captured(state, gathered.pieces, missing, names)
 
 
 def _attempt(
     walk: _Walk,
-    bytes_of: _Bytes,
+    gathered: _Gathered,
     anchor: Anchor,
     limit: int | None,
     missing: dict[str, str],
     given_up: dict[str, str],
-) -> bytes | None:
-    place = spell(anchor.path)
-    key = f"{anchor.kind} {place} {type_name(anchor.value)}"
-    if key in given_up:
-        missing[place] = given_up[key]
-        return None
+) -> Any:
+    mark = gathered.mark(anchor.path)
     try:
-        return _pickle(walk, bytes_of, anchor, limit)
+        if given_up:
+            _refuse_again(anchor, given_up)
+        if anchor.kind == "tensor":
+            state: Any = _tensor_state(anchor.value, gathered)
+        else:
+            state = _pickle(walk, gathered, anchor, limit)
+        if limit is not None and gathered.total - mark.total > limit:
+            raise SnapshotError(f"larger than max_variable_bytes = {limit}")
+        return state
     except Exception as error:  # any object's __reduce__ may raise anything
+        gathered.go_back(mark)
         reason = f"{type_name(anchor.value)}: {type(error).__name__}: {error}"
-        missing[place] = given_up[key] = reason.splitlines()[0][:200]
+        place = spell(anchor.path)
+        missing[place] = given_up.setdefault(_key(anchor), reason.splitlines()[0][:200])
         return None
+
+
+def _key(anchor: Anchor) -> str:
+    return f"{anchor.kind} {spell(anchor.path)} {type_name(anchor.value)}"
+
+
+def _refuse_again(anchor: Anchor, given_up: dict[str, str]) -> None:
+    """What could not be kept once is not tried again: trying may take long."""
+    reason = given_up.get(_key(anchor))
+    if reason is not None:
+        raise SnapshotError(reason)
 
 
 def type_name(value: Any) -> str:
@@ -131,14 +141,11 @@ def type_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _pickle(walk: _Walk, bytes_of: _Bytes, anchor: Anchor, limit: int | None) -> bytes:
+def _pickle(walk: _Walk, gathered: _Gathered, anchor: Anchor, limit: int | None) -> bytes:
     buffer = _Limited(limit)
     own = anchor.value if anchor.kind == "object" else None
     state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
-    before = bytes_of.total
-    _Pickler(buffer, walk, bytes_of, own).dump(state)
-    if limit is not None and bytes_of.total - before > limit:
-        raise SnapshotError(f"larger than max_variable_bytes = {limit}")
+    _Pickler(buffer, walk, gathered, own).dump(state)
     return buffer.getvalue()
 
 
@@ -289,16 +296,18 @@ def _parts_of_loader(loader: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
 
 def own_attributes(module: Any) -> dict[str, Any]:
     """A torch module's attributes without torch's own bookkeeping; ``training`` is one of them."""
-    torch = sys.modules["torch"]
-    internal = torch.nn.Module().__dict__.keys() - {"training"}
+    internal = _internal_attributes()
     return {name: value for name, value in vars(module).items() if name not in internal}
+
+
+@cache
+def _internal_attributes() -> frozenset[str]:
+    return frozenset(vars(sys.modules["torch"].nn.Module()).keys() - {"training"})
 
 
 def state_of(kind: str, value: Any) -> Any:
     """What of an anchor is pickled; anchors inside it become references."""
     match kind:
-        case "tensor":
-            return _tensor_state(value)
         case "array":
             return Raw(value)
         case "generator":
@@ -330,16 +339,17 @@ def state_of(kind: str, value: Any) -> Any:
             return value
 
 
-def _tensor_state(value: Any) -> dict[str, Any]:
+def _tensor_state(value: Any, gathered: _Gathered) -> tuple[int, int | None, bool, bool]:
+    """Numbers of its data and its gradient, whether it requires one, whether it is a parameter."""
     torch = sys.modules["torch"]
     grad = value.grad if value.is_leaf else None
-    return {
-        "data": Raw(value.detach()),
-        "grad": Raw(grad.detach()) if grad is not None else None,
+    return (
+        gathered.add(value.detach()),
+        gathered.add(grad.detach()) if grad is not None else None,
         # What has a graph loses it: a later backward through it fails instead of being wrong.
-        "requires_grad": bool(value.requires_grad and value.is_leaf),
-        "parameter": isinstance(value, torch.nn.Parameter),
-    }
+        bool(value.requires_grad and value.is_leaf),
+        isinstance(value, torch.nn.Parameter),
+    )
 
 
 def generator_state(value: Any) -> Any:
@@ -374,85 +384,60 @@ def _loader_state(loader: Any) -> dict[str, Any]:
     }
 
 
-class _Bytes:
-    """Gathers raw bytes: small ones in one pack, large ones by their hash."""
+@dataclass(frozen=True)
+class _Mark:
+    pieces: int
+    total: int
 
-    def __init__(self, is_stored: Callable[[str], bool]) -> None:
-        self.is_stored = is_stored
-        self.pack = bytearray()
-        self.tensors: list[TensorRef] = []
-        self.blobs: dict[str, bytes | bytearray | memoryview] = {}
+
+class _Gathered:
+    """The tensors and arrays met so far. Each is named by its anchor's path and a number."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
         self.total = 0
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []
+        self._path: Path = ()
+        self._first = 0
 
     def add(self, value: Any) -> int:
         """The number of a tensor or array among the snapshot's."""
         known = self._numbers.get(id(value))
         if known is not None:
             return known
-        kind = "numpy" if hasattr(value, "__array_interface__") else "torch"
-        device = str(value.device) if kind == "torch" else "cpu"
-        dtype = value.dtype.str if kind == "numpy" else str(value.dtype).removeprefix("torch.")
-        data = raw_bytes(kind, value)
-        name, offset = self._place(data)
-        size = len(data)
-        self.total += size
-        reference = TensorRef(kind, dtype, tuple(value.shape), name, offset, size, device)
-        self.tensors.append(reference)
-        self._numbers[id(value)] = len(self.tensors) - 1
-        self._alive.append(value)  # so that no other object gets its id meanwhile
-        return len(self.tensors) - 1
+        number = len(self.pieces)
+        piece = piece_of(value, (self._path, number - self._first))
+        self.total += piece.extent
+        self.pieces.append(piece)
+        self._numbers[id(value)] = number
+        self._alive.append(value)  # so that nothing else gets its id meanwhile
+        return number
 
-    def _place(self, data: memoryview) -> tuple[str, int]:
-        if len(data) < SMALL_BYTES:
-            self.pack.extend(b"\0" * (-len(self.pack) % _ALIGNMENT))
-            offset = len(self.pack)
-            self.pack.extend(data)
-            return "", offset
-        name = digest(data)
-        if name not in self.blobs and not self.is_stored(name):
-            self.blobs[name] = bytes(data)
-        return name, 0
+    def mark(self, path: Path) -> _Mark:
+        """What follows belongs to the anchor with this path."""
+        self._path, self._first = path, len(self.pieces)
+        return _Mark(len(self.pieces), self.total)
 
-    def finish(self) -> tuple[list[TensorRef], dict[str, bytes | bytearray | memoryview]]:
-        name = digest(self.pack)
-        if self.pack:
-            self.blobs[name] = self.pack
-        tensors = [t if t.object else _in_pack(t, name) for t in self.tensors]
-        return tensors, self.blobs
-
-
-def _in_pack(tensor: TensorRef, name: str) -> TensorRef:
-    return TensorRef(
-        *(tensor.kind, tensor.dtype, tensor.shape, name, tensor.offset, tensor.size, tensor.device)
-    )
-
-
-def raw_bytes(kind: str, value: Any) -> memoryview:
-    """The bytes of a tensor or an array in row-major order; a view where that is possible."""
-    if kind == "numpy":
-        numpy = sys.modules["numpy"]
-        return memoryview(numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8).data)
-    torch = sys.modules["torch"]
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    if flat.is_conj() or flat.is_neg():
-        flat = flat.resolve_conj().resolve_neg()
-    return memoryview(flat.view(torch.uint8).numpy().data)
+    def go_back(self, mark: _Mark) -> None:
+        """Forget what was added since."""
+        del self.pieces[mark.pieces :]
+        self.total = mark.total
+        self._numbers = {i: n for i, n in self._numbers.items() if n < mark.pieces}
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles one anchor's state; other anchors, tensors and the project's code are references."""
 
-    def __init__(self, file: Any, walk: _Walk, bytes_of: _Bytes, own: Any) -> None:
+    def __init__(self, file: Any, walk: _Walk, gathered: _Gathered, own: Any) -> None:
         super().__init__(file, protocol=5)
         self._walk = walk
-        self._bytes = bytes_of
+        self._gathered = gathered
         self._own = own
 
     def persistent_id(self, obj: Any) -> Any:
         if isinstance(obj, Raw):
-            return ("raw", self._bytes.add(obj.value))
+            return ("raw", self._gathered.add(obj.value))
         if isinstance(obj, (FunctionType, type)):
             return self._code(obj)
         if obj is self._own:
@@ -479,9 +464,20 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return None
             leaf = bool(obj.requires_grad and obj.is_leaf)
             parameter = isinstance(obj, torch.nn.Parameter)
-            return ("tensor", self._bytes.add(obj.detach()), leaf, parameter)
+            return ("tensor", self._gathered.add(obj.detach()), leaf, parameter)
         if numpy is not None and isinstance(obj, numpy.ndarray) and _plain_array(numpy, obj):
-            return ("array", self._bytes.add(obj))
+            return ("array", self._gathered.add(obj))
+        if torch is not None and isinstance(obj, (torch.UntypedStorage, torch.TypedStorage)):
+            # What quantized tensors and subclasses consist of.
+            return ("storage", *self._storage(torch, obj))
         if isinstance(obj, ModuleType):
             return ("module", obj.__name__)
         return None
+
+    def _storage(self, torch: Any, obj: Any) -> tuple[int, str | None]:
+        typed = isinstance(obj, torch.TypedStorage)
+        untyped = obj._untyped_storage if typed else obj
+        data = torch.empty(0, dtype=torch.uint8, device=untyped.device)
+        data.set_(untyped, 0, (untyped.nbytes(),), (1,))
+        name = str(obj.dtype).removeprefix("torch.") if typed else None
+        return self._gathered.add(data), name

@@ -19,13 +19,12 @@ from typing import Any, TypeVar
 from flordb import kwargs
 from flordb.errors import FlorWarning, GitError
 from flordb.record.adaptive import Adaptive
-from flordb.record.capture import capture
 from flordb.record.code import is_project_file
 from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
 from flordb.record.frames import Uses, left_by_code, uses_of_loop
 from flordb.record.iterables import describe
 from flordb.record.reach import Reach, reach
-from flordb.record.snapshotter import Snapshotter
+from flordb.record.snapshotter import Saved, Snapshotter, cores_short
 from flordb.record.values import freeze
 from flordb.record.versioning import Versioning
 from flordb.record.writer import RunWriter
@@ -65,16 +64,21 @@ class Recorder:
         self._checkpoint: dict[str, Any] = {}
         self._args: dict[str, Any] = {}
         self._is_project = is_project_file(project.root)
-        self._given_up: dict[str, str] = {}
+        self._warned: set[str] = set()
         self._adaptive = Adaptive(settings.epsilon, settings.restore_ratio)
         self._decided: tuple[Context, bool] | None = None
-        self._objects = ObjectStore(project.objects)
-        store = SnapshotStore(project.snapshots / writer.path.stem)
-        self._snapshotter = Snapshotter(self._objects, store, self._saved)
+        self._snapshotter = Snapshotter(
+            ObjectStore(project.objects),
+            SnapshotStore(project.snapshots / writer.path.stem),
+            self._saved,
+            self._is_project,
+            settings.max_variable_bytes,
+            settings.snapshot_memory_bytes,
+        )
         self._loops_ended: float | None = None
         self._loops_began: float | None = None
         self._error: str | None = None
-        self._take(START, Reach(), {})
+        self._snapshotter.take(START, Reach(), {})
 
     # What scripts call.
 
@@ -175,7 +179,7 @@ class Recorder:
         self._reached_loops()
         info = describe(iterable)
         held = self._snapshot(enter_of("", name, entry), frame, uses, outer, info)
-        self._adaptive.expected = self._adaptive.expected or held
+        self._adaptive.resembles(held)
         began = time.perf_counter()
         count = 0
         exhausted = False
@@ -223,7 +227,7 @@ class Recorder:
         computed = time.perf_counter() - (self._loops_began or time.perf_counter())
         pays = self._adaptive.pays(computed)
         if pays:
-            self._adaptive.expected = 0.0  # gathered anew over this iteration's boundaries
+            self._adaptive.begins()
         self._decided = (context, pays)
         return pays
 
@@ -240,31 +244,28 @@ class Recorder:
             return 0.0
         began = time.perf_counter()
         try:
-            self._take(boundary, reach(frame, uses, self._checkpoint, self._is_project), info)
+            found = reach(frame, uses, self._checkpoint, self._is_project)
+            self._snapshotter.take(boundary, found, info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
             return 0.0
         seconds = time.perf_counter() - began
         if context.parent is not None:
-            self._adaptive.spent += seconds
-            self._adaptive.expected += seconds
+            self._adaptive.held_up(seconds)
         self._append((context, {"k": "snap", "at": boundary, "s": round(seconds, 6)}))
         return seconds
 
-    def _take(self, boundary: str, found: Reach, info: dict[str, Any]) -> None:
-        limit = self.settings.max_variable_bytes
-        stored = self._objects.__contains__
-        captured = capture(found, self._is_project, limit, stored, self._given_up)
-        self._snapshotter.submit(boundary, captured, info)
-
-    def _saved(self, boundary: str, seconds: float, written: int) -> None:
-        line = {"k": "time", "w": "snapshot", "at": boundary}
-        self._append((None, line | {"s": round(seconds, 6), "bytes": written}))
+    def _saved(self, saved: Saved) -> None:
+        if cores_short():
+            self._adaptive.took_behind(saved.cpu)
+        line: dict[str, Any] = {"k": "time", "w": "snapshot", "at": saved.boundary}
+        line |= {"s": round(saved.seconds, 6), "cpu": round(saved.cpu, 6), "bytes": saved.bytes}
+        self._append((None, line))
 
     def _warn(self, what: str) -> None:
         key = what.split(":")[0]
-        if key not in self._given_up:
-            self._given_up[key] = what
+        if key not in self._warned:
+            self._warned.add(key)
             warnings.warn(f"flordb: {what}. Training goes on.", FlorWarning, stacklevel=3)
 
     # The end.

@@ -6,6 +6,7 @@ changed in place, so everyone who refers to it sees the restored state; any othe
 
 from __future__ import annotations
 
+import ast
 import collections
 import importlib
 import io
@@ -65,15 +66,15 @@ class _Restore:
         frame: FrameType | None,
         checkpoint: Mapping[str, Any],
     ) -> None:
-        self.tensors = manifest.tensors
-        self.objects = objects
+        self.blocks = _Blocks(manifest, objects)
         self.frame = frame
         self.checkpoint = checkpoint
         content = pickle.loads(objects.get(manifest.state))
-        self.anchors: list[tuple[str, Path, str, bytes | None]] = content["anchors"]
+        self.anchors: list[tuple[str, Path, str, Any]] = content["anchors"]
         self.bindings: list[tuple[Path, bytes]] = content["bindings"]
         self.generators: dict[str, Any] = content["rng"]
         self.done: dict[int, Any] = {}
+        self.storages: dict[int, Any] = {}
         self.failed: dict[str, str] = dict(manifest.missing)
         # Paths are resolved before anything changes: restoring a container moves what is below it.
         self.found = [self.live(path, name) for _, path, name, _ in self.anchors]
@@ -123,7 +124,15 @@ class _Restore:
             return replaced
         return self.anew(number, kind, path, data)
 
-    def load(self, data: bytes) -> Any:
+    def load(self, data: Any) -> Any:
+        if type(data) is tuple:
+            number, grad, requires_grad, parameter = data
+            return {
+                "data": self.raw(number),
+                "grad": None if grad is None else self.raw(grad),
+                "requires_grad": requires_grad,
+                "parameter": parameter,
+            }
         return _Unpickler(io.BytesIO(data), self).load()
 
     def container(self, number: int, live: Any, data: bytes) -> Any:
@@ -171,7 +180,7 @@ class _Restore:
                 return _object_in_place(live, state)
         return live
 
-    def anew(self, number: int, kind: str, path: Path, data: bytes) -> Any:
+    def anew(self, number: int, kind: str, path: Path, data: Any) -> Any:
         if kind in ("stateful", "loader"):
             raise SnapshotError(f"{spell(path)}: there is no such object to restore into")
         if kind in ("module", "instance", "optimizer"):
@@ -223,22 +232,96 @@ class _Restore:
             setattr(sys.modules[module], variable, value)
 
     def raw(self, number: int) -> Any:
-        return tensor_of(self.tensors[number], self.objects)
+        return self.blocks.tensor(number)
+
+    def storage(self, number: int, dtype: str | None) -> Any:
+        """A storage of its own with the bytes of a tensor; typed where it was."""
+        if number not in self.storages:
+            self.storages[number] = self.raw(number).clone().untyped_storage()
+        untyped = self.storages[number]
+        if dtype is None:
+            return untyped
+        torch = sys.modules["torch"]
+        typed = getattr(torch, dtype)
+        return torch.storage.TypedStorage(wrap_storage=untyped, dtype=typed, _internal=True)
 
 
-def tensor_of(reference: TensorRef, objects: ObjectStore) -> Any:
-    """A new tensor or array with the bytes of a reference."""
-    data = objects.get(reference.object)[reference.offset : reference.offset + reference.size]
-    if reference.kind == "numpy":
+class _Blocks:
+    """A snapshot's tensors: each block is mapped once, and tensors that shared memory share it.
+
+    The mappings are private: what is written to a restored tensor never reaches the store.
+    """
+
+    def __init__(self, manifest: Manifest, objects: ObjectStore) -> None:
+        self._manifest = manifest
+        self._objects = objects
+        self._mapped: dict[str, memoryview] = {}
+        self._owners: dict[tuple[str, int], int] = {}
+        self._blocks: dict[int, memoryview] = {}
+        self._bytes: dict[tuple[int, str], Any] = {}
+        self._made: dict[int, Any] = {}
+
+    def tensor(self, number: int) -> Any:
+        """The tensor or array with this number, always the same one."""
+        if number not in self._made:
+            reference = self._manifest.tensors[number]
+            make = self._array if reference.kind == "numpy" else self._tensor
+            self._made[number] = make(reference)
+        return self._made[number]
+
+    def _memory(self, number: int) -> memoryview:
+        if number not in self._blocks:
+            self._blocks[number] = self._block(number)
+        return self._blocks[number]
+
+    def _block(self, number: int) -> memoryview:
+        block = self._manifest.blocks[number]
+        if block.object not in self._mapped:
+            self._mapped[block.object] = self._objects.get(block.object)
+        data = self._mapped[block.object][block.offset : block.offset + block.size]
+        if self._owners.setdefault((block.object, block.offset), number) != number:
+            # Equal bytes are stored once, but these were not the same memory.
+            return memoryview(bytearray(data))
+        return data
+
+    def _array(self, reference: TensorRef) -> Any:
         numpy = importlib.import_module("numpy")
-        array = numpy.frombuffer(data, dtype=reference.dtype).reshape(reference.shape)
-        return array.copy()
-    torch = importlib.import_module("torch")
-    dtype = getattr(torch, reference.dtype)
-    if reference.size == 0:
-        return torch.empty(reference.shape, dtype=dtype, device=reference.device)
-    flat = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype)
-    return flat.reshape(reference.shape).to(reference.device)
+        text = reference.dtype
+        dtype = numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
+        if reference.block < 0:
+            return numpy.empty(reference.shape, dtype)
+        data = self._memory(reference.block)
+        return numpy.ndarray(reference.shape, dtype, data, reference.offset, reference.strides)
+
+    def _tensor(self, reference: TensorRef) -> Any:
+        torch = importlib.import_module("torch")
+        dtype = getattr(torch, reference.dtype)
+        if reference.block < 0:
+            return torch.empty(reference.shape, dtype=dtype, device=reference.device)
+        block = self._on_device(torch, reference.block, reference.device)
+        made = torch.empty(0, dtype=dtype, device=block.device)
+        size = dtype.itemsize
+        start = block.storage_offset() + reference.offset
+        strides = tuple(stride // size for stride in reference.strides)
+        return made.set_(block.untyped_storage(), start // size, reference.shape, strides)
+
+    def _on_device(self, torch: Any, number: int, device: str) -> Any:
+        if (number, device) not in self._bytes:
+            data = torch.frombuffer(self._memory(number), dtype=torch.uint8)
+            self._bytes[number, device] = data.to(_available(torch, device))
+        return self._bytes[number, device]
+
+
+def _available(torch: Any, device: str) -> str:
+    """Where a tensor of ``device`` goes on this machine."""
+    kind = device.partition(":")[0]
+    if kind in ("cpu", "meta"):
+        return device
+    backend = getattr(torch, kind, None)
+    if backend is None or not backend.is_available():
+        return "cpu"
+    _, _, index = device.partition(":")
+    return kind if index and int(index) >= backend.device_count() else device
 
 
 def _empty(data: bytes) -> Any:
@@ -341,12 +424,36 @@ def _optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
 
 def _object_in_place(live: Any, state: Any) -> Any:
     """A library's object takes over the restored one's attributes where it consists of them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(live, torch.Tensor):
+        return _special_in_place(torch, live, state)
     own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
     if not own or not restored or hasattr(type(live), "__slots__"):
         return state
     own.clear()
     own.update(restored)
     return live
+
+
+def _special_in_place(torch: Any, live: Any, state: Any) -> Any:
+    """A quantized or sparse tensor, or one of a subclass: copied where torch can do that."""
+    same = live.shape == state.shape and live.dtype == state.dtype
+    quantized = same and live.is_quantized and not torch.equal(_scales(live), _scales(state))
+    if not same or quantized or live.grad_fn is not None or live.is_inference():
+        return state
+    with torch.no_grad():
+        live.copy_(state)
+    for name, value in vars(state).items():
+        setattr(live, name, value)
+    return live
+
+
+def _scales(value: Any) -> Any:
+    torch = sys.modules["torch"]
+    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
+    scales, zeros = value.q_per_channel_scales(), value.q_per_channel_zero_points()
+    return torch.stack([scales.double(), zeros.double()])
 
 
 class _Unpickler(pickle.Unpickler):
@@ -365,6 +472,8 @@ class _Unpickler(pickle.Unpickler):
                 if parameter:
                     return sys.modules["torch"].nn.Parameter(value, requires_grad=leaf)
                 return value.requires_grad_(leaf)
+            case ("storage", number, dtype):
+                return self._work.storage(number, dtype)
             case ("code", module, name):
                 return _code(module, name)
             case ("module", name):

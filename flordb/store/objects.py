@@ -1,6 +1,9 @@
 """The object store: immutable bytes by their content's hash, each stored once.
 
-An object is written to a temporary file and renamed, so it is there whole or not at all.
+An object is written to a temporary file and renamed, so it is there whole or not at all, whenever
+the process is killed. Nothing is flushed to the device (no ``fsync``): after a power failure an
+object may be damaged. Reading checks the content against the name, so damage is found and never
+restored.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from pathlib import Path
 import xxhash
 
 from flordb.errors import SnapshotError
+
+_BLOCK = 4096
+_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
@@ -25,6 +31,7 @@ class ObjectStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: set[str] = set()
+        self._direct = bool(_DIRECT)
 
     def path(self, name: str) -> Path:
         return self.folder / name[:2] / name[2:]
@@ -37,37 +44,93 @@ class ObjectStore:
             self._known.add(name)
         return found
 
+    def lacks(self, names: list[str]) -> list[str]:
+        """Which of these objects are not on the disk now, whatever was known of them."""
+        gone = [name for name in names if not self.path(name).exists()]
+        self._known.difference_update(gone)
+        return gone
+
     def put(self, name: str, data: bytes | bytearray | memoryview) -> int:
         """Store bytes under their digest. Returns the bytes written (0: it was there).
 
         Raises OSError where they cannot be written; then nothing of them is visible.
         """
+        return self._put(name, memoryview(data), len(data), 0)
+
+    def put_aligned(self, name: str, memory: mmap.mmap, size: int) -> int:
+        """`put` of the first ``size`` bytes of a mapping, past the page cache where possible.
+
+        Buffered writing would copy them once more, on a core that the training may need.
+        """
+        if self._direct and size >= _BLOCK:
+            padded = memoryview(memory)[: -(-size // _BLOCK) * _BLOCK]
+            try:
+                return self._put(name, padded, size, _DIRECT)
+            except OSError as error:
+                if error.errno != 22:  # EINVAL: this file system has no direct writing
+                    raise
+                self._direct = False
+        return self._put(name, memoryview(memory)[:size], size, 0)
+
+    def _put(self, name: str, data: memoryview, size: int, flags: int) -> int:
         path = self.path(name)
         # Asked of the disk, not of the memory: the store may have been cleaned up meanwhile.
-        if path.exists():
+        if _renewed(path):
             self._known.add(name)
             return 0
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
+            _write(temporary, data, size, flags)
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
         self._known.add(name)
-        return len(data)
+        return size
 
     def get(self, name: str) -> memoryview:
-        """An object's bytes, mapped into memory. Raises SnapshotError where it is gone."""
+        """An object's bytes, mapped into memory; what is written there stays in this process.
+
+        Raises SnapshotError where the object is gone or damaged.
+        """
         try:
             with open(self.path(name), "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                    data = memoryview(bytearray())
+                else:
+                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         except OSError as error:
             raise SnapshotError(
                 f"object {name} of a snapshot cannot be read: {error}. It was removed from "
                 f"{self.folder} or never written; the replay has to start from an earlier one."
             ) from error
+        if digest(data) != name:
+            raise SnapshotError(
+                f"object {name} of a snapshot is damaged: {self.path(name)} does not hold what its "
+                "name says. Delete it; the replay has to start from an earlier snapshot."
+            )
+        return data
+
+
+def _renewed(path: Path) -> bool:
+    """Whether an object is there; if so, it counts as new again, so that gc leaves it alone."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return path.exists()  # a store that can only be read
+    return True
+
+
+def _write(path: Path, data: memoryview, size: int, flags: int) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | flags, 0o644)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.write(descriptor, data[done:])
+        if done != size:
+            os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)

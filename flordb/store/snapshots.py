@@ -6,29 +6,41 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from flordb.errors import SnapshotError
 from flordb.store.objects import ObjectStore
 
-FORMAT = 1
+FORMAT = 2
 
 
-@dataclass(frozen=True)
-class TensorRef:
-    """Where a tensor's or an array's raw bytes are: ``size`` bytes at ``offset`` of an object."""
+class BlockRef(NamedTuple):
+    """Where bytes are: ``size`` at ``offset`` of an object.
+
+    ``digest`` is theirs, where the object holds others too.
+    """
+
+    object: str
+    offset: int
+    size: int
+    digest: str
+
+
+class TensorRef(NamedTuple):
+    """A tensor or an array: a view of a block, ``offset`` bytes in, with ``strides`` in bytes."""
 
     kind: str
     """'torch' or 'numpy'."""
     dtype: str
     shape: tuple[int, ...]
-    object: str
+    strides: tuple[int, ...]
+    block: int
+    """The block's number; -1 for a tensor without elements."""
     offset: int
-    size: int
-    device: str = "cpu"
+    device: str
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,16 @@ class Manifest:
 
     boundary: str
     state: str
+    blocks: tuple[BlockRef, ...]
     tensors: tuple[TensorRef, ...]
     missing: dict[str, str]
     names: tuple[str, ...]
     info: dict[str, Any]
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects that the snapshot needs."""
+        return {self.state, *(block.object for block in self.blocks)}
 
 
 class SnapshotStore:
@@ -54,16 +72,25 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _path(self, boundary: str) -> Path:
+    def path(self, boundary: str) -> Path:
         return self.folder / f"{quote(boundary, safe='=')}.json"
 
-    def save(self, manifest: Manifest) -> None:
-        """Make a snapshot visible; its objects must be stored before. Raises OSError."""
+    def save(self, manifest: Manifest) -> int:
+        """Make a snapshot visible; its objects must be stored before. Returns the file's size.
+
+        Raises OSError.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(manifest.boundary)
+        path = self.path(manifest.boundary)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(manifest)}))
-        os.replace(temporary, path)
+        text = json.dumps({"format": FORMAT, **vars(manifest)}, separators=(",", ":"))
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return len(text)
 
     def boundaries(self) -> set[str]:
         """The boundaries at which this run has a snapshot."""
@@ -73,21 +100,10 @@ class SnapshotStore:
 
     def load(self, boundary: str) -> Manifest:
         """Read a manifest. Raises SnapshotError where there is none, or it is damaged."""
-        path = self._path(boundary)
         try:
-            fields = json.loads(path.read_text())
-            if fields.pop("format") != FORMAT:
-                raise SnapshotError(f"{path}: its format is not {FORMAT}; upgrade flordb.")
-            fields["tensors"] = tuple(
-                TensorRef(**{**tensor, "shape": tuple(tensor["shape"])})
-                for tensor in fields["tensors"]
-            )
-            fields["names"] = tuple(fields["names"])
-            return Manifest(**fields)
+            return read_manifest(self.path(boundary))
         except OSError as error:
             raise SnapshotError(f"no snapshot at {boundary}: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(f"{path}: not a snapshot's manifest ({error!r})") from error
 
     def has(self, boundary: str, objects: ObjectStore) -> bool:
         """Whether a snapshot is there with all its objects."""
@@ -95,5 +111,23 @@ class SnapshotStore:
             manifest = self.load(boundary)
         except SnapshotError:
             return False
-        needed = {manifest.state, *(tensor.object for tensor in manifest.tensors)}
-        return all(name in objects for name in needed)
+        return all(name in objects for name in manifest.objects)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest. Raises OSError, or SnapshotError where the file is not one."""
+    text = path.read_text()
+    try:
+        fields = json.loads(text)
+        found = fields.pop("format")
+        if found == FORMAT:
+            fields["blocks"] = tuple(BlockRef(*block) for block in fields["blocks"])
+            fields["tensors"] = tuple(
+                TensorRef(kind, dtype, tuple(shape), tuple(strides), *rest)
+                for kind, dtype, shape, strides, *rest in fields["tensors"]
+            )
+            fields["names"] = tuple(fields["names"])
+            return Manifest(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SnapshotError(f"{path}: not a snapshot's manifest ({error!r})") from error
+    raise SnapshotError(f"{path}: its format is {found}, this flordb reads {FORMAT}")

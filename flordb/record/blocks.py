@@ -1,0 +1,253 @@
+"""Which blocks of memory a snapshot must copy: those whose bytes the store does not have yet.
+
+For each block this learns, from one kind of boundary to the next, whether it changes in between:
+
+- one that was written to each time is copied at once and hashed behind the training;
+- one that may have changed is hashed in place, and copied where its hash is new;
+- one that did not change is watched (`writes`), and then costs neither while nobody writes to it.
+
+What was learned decides only how much work a snapshot is, never what it holds: a block counts as
+unchanged by its hash, or because the kernel says that its pages were not written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Any
+
+import xxhash
+
+from flordb.record.buffers import Buffers, Stored
+from flordb.record.devices import Copying
+from flordb.record.tensors import Piece, Range, ranges_of
+from flordb.record.writes import WriteWatch
+from flordb.store.objects import ObjectStore, digest
+
+SMALL_BYTES = 1 << 20
+"""Smaller blocks share one object of a snapshot; larger ones are objects of their own."""
+
+_ALIGNMENT = 64
+_ROUNDS_KEPT = 16
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a block is: ``size`` bytes at ``offset`` of an object. ``digest``: of a small block."""
+
+    object: Stored
+    offset: int
+    size: int
+    digest: str = ""
+    round: int = 0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is stored of a range of memory. ``edges``: its bytes outside whole pages."""
+
+    place: Place
+    watched: bool
+    edges: bytes
+    round: int
+
+
+@dataclass(slots=True)
+class _Learned:
+    """``changed``: whether a block changed after the last boundary of a kind."""
+
+    changed: dict[str, bool] = field(default_factory=dict)
+    last: str = ""
+    place: Place | None = None
+    before: tuple[str, Place] | None = None
+
+    def settle(self) -> None:
+        """Learn from the block's last two states, once both are hashed."""
+        if self.before is None or self.place is None:
+            return
+        kind, place = self.before
+        old, new = place.object.name, self.place.object.name
+        if old is not None and new is not None:
+            self.changed[kind] = old != new
+            self.before = None
+
+    def stands(self, kind: str, place: Place) -> None:
+        if self.place is not None:
+            self.before = (self.last, self.place)
+        self.last, self.place = kind, place
+        self.settle()
+
+
+class Blocks:
+    """Takes the blocks of one snapshot after the other. Of one thread, except for `forget`."""
+
+    def __init__(self, objects: ObjectStore, buffers: Buffers) -> None:
+        self._objects = objects
+        self._buffers = buffers
+        self._watch = WriteWatch()
+        self._known: dict[tuple[int, int], _Known] = {}
+        self._small: dict[bytes, Place] = {}
+        self._learned: dict[Any, _Learned] = {}
+        self._round = 0
+        self._forget = False
+
+    def take(self, pieces: list[Piece], kind: str) -> tuple[list[Place], list[Stored]]:
+        """The place of each block of these pieces, and the objects that have to be written.
+
+        Parameters: ``kind`` names the boundary without its iterations. Sets the pieces' blocks.
+        """
+        if self._forget:
+            self._forget = False
+            self._known.clear()
+            self._small.clear()
+        self._round += 1
+        ranges = ranges_of(pieces)
+        places: list[Place | None] = [None] * len(ranges)
+        fresh: dict[str, Stored] = {}
+        written: list[Stored] = []
+        small: list[tuple[int, Range, bytes]] = []
+        with Copying(self._buffers) as copying:
+            for number, block in enumerate(ranges):
+                if block.device != "cpu":
+                    stored = copying.from_device(block)
+                    written.append(stored)
+                    places[number] = Place(stored, 0, block.size)
+                elif block.size >= SMALL_BYTES:
+                    places[number] = self._large(block, kind, fresh, written)
+                else:
+                    hashed = xxhash.xxh3_128_digest(_view(block.address, block.size))
+                    known = self._small.get(hashed)
+                    if known is not None and known.object.stored is not False:
+                        known.round = self._round
+                        places[number] = known
+                    else:
+                        small.append((number, block, hashed))
+        if small:
+            written.append(self._pack(small, places))
+        self._prune(ranges)
+        return [place for place in places if place is not None], written
+
+    def add_small(self, hashed: str, name: str, offset: int, size: int) -> None:
+        """Tell of a small block that an earlier run has stored."""
+        place = Place(Stored(name, 0, stored=True), offset, size, hashed)
+        self._small.setdefault(bytes.fromhex(hashed), place)
+
+    def forget(self) -> None:
+        """The store may have lost something: take everything anew. May be called by any thread."""
+        self._forget = True
+
+    def close(self) -> None:
+        self._watch.close()
+
+    def _large(
+        self, block: Range, kind: str, fresh: dict[str, Stored], written: list[Stored]
+    ) -> Place:
+        memory = (block.address, block.size)
+        learned = self._learned.setdefault((block.first.key, block.size), _Learned())
+        learned.settle()
+        known = self._known.get(memory)
+        if known is not None and self._is_untouched(block, known):
+            known.round = self._round
+            if learned.changed.get(kind):
+                # Training goes on now and will write to it: that must not cost it anything.
+                self._watch.release(*memory)
+                known.watched = False
+            learned.stands(kind, known.place)
+            return known.place
+        watched = False
+        if learned.changed.get(kind) is False and _is_private(block.first):
+            # Before it is read, so that a write from another thread is noticed.
+            watched = self._watch.protect(*memory)
+        elif known is not None and known.watched:
+            self._watch.release(*memory)
+        place = self._stored(block, learned.changed.get(learned.last, False), fresh, written)
+        edges = self._edges(block) if watched else b""
+        self._known[memory] = _Known(place, watched, edges, self._round)
+        learned.stands(kind, place)
+        return place
+
+    def _is_untouched(self, block: Range, known: _Known) -> bool:
+        return (
+            known.watched
+            and known.place.object.stored is not False
+            and self._watch.untouched(block.address, block.size)
+            and self._edges(block) == known.edges
+        )
+
+    def _stored(
+        self, block: Range, changes: bool, fresh: dict[str, Stored], written: list[Stored]
+    ) -> Place:
+        if changes:
+            stored = self._copied(None, block)
+            written.append(stored)
+            return Place(stored, 0, block.size)
+        name = digest(_view(block.address, block.size))
+        found = fresh.get(name)
+        if found is None and name in self._objects:
+            found = Stored(name, block.size, stored=True)
+        if found is None:
+            found = fresh[name] = self._copied(name, block)
+            written.append(found)
+        return Place(found, 0, block.size)
+
+    def _copied(self, name: str | None, block: Range) -> Stored:
+        buffer = self._buffers.take(block.size)
+        ctypes.memmove(buffer.address, block.address, block.size)
+        return Stored(name, block.size, buffer)
+
+    def _edges(self, block: Range) -> bytes:
+        start, end = self._watch.pages(block.address, block.size)
+        head = ctypes.string_at(block.address, start - block.address)
+        return head + ctypes.string_at(end, block.address + block.size - end)
+
+    def _pack(self, small: list[tuple[int, Range, bytes]], places: list[Place | None]) -> Stored:
+        """Copy small blocks into one object, equal ones once."""
+        offsets: dict[bytes, int] = {}
+        size = 0
+        for _, block, hashed in small:
+            if hashed not in offsets:
+                offsets[hashed] = size
+                size += -(-block.size // _ALIGNMENT) * _ALIGNMENT
+        buffer = self._buffers.take(size)
+        stored = Stored(None, size, buffer)
+        for number, block, hashed in small:
+            offset = offsets[hashed]
+            ctypes.memmove(buffer.address + offset, block.address, block.size)
+            place = Place(stored, offset, block.size, hashed.hex(), self._round)
+            places[number] = self._small[hashed] = place
+        return stored
+
+    def _prune(self, ranges: list[Range]) -> None:
+        """Drop what was not met for long, and what overlaps memory that is used otherwise now."""
+        now = {(block.address, block.size) for block in ranges if block.device == "cpu"}
+        others = [memory for memory in self._known if memory not in now]
+        if others:
+            current = sorted(now)
+            for memory in others:
+                stale = self._round - self._known[memory].round > _ROUNDS_KEPT
+                if stale or _overlaps(memory, current):
+                    self._watch.release(*memory)
+                    del self._known[memory]
+        if len(self._small) > 4 * len(ranges) + 1000:
+            oldest = self._round - _ROUNDS_KEPT
+            self._small = {h: p for h, p in self._small.items() if p.round >= oldest}
+
+
+def _view(address: int, size: int) -> Any:
+    return (ctypes.c_char * size).from_address(address)
+
+
+def _is_private(piece: Piece) -> bool:
+    """Whether only processors write to a piece's memory: devices write to pinned memory."""
+    torch = sys.modules.get("torch")
+    if torch is None or piece.kind != "torch" or not torch.cuda.is_initialized():
+        return True
+    return not piece.value.is_pinned()
+
+
+def _overlaps(memory: tuple[int, int], current: list[tuple[int, int]]) -> bool:
+    start, size = memory
+    at = bisect_left(current, (start + size,)) - 1
+    return at >= 0 and current[at][0] + current[at][1] > start

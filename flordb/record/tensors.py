@@ -1,0 +1,150 @@
+"""Tensors and arrays as strided views of *blocks*, contiguous ranges of memory.
+
+Tensors that overlap in memory (views, tied weights, a NumPy array of a tensor) share a block, so
+what shares memory is stored once and comes back sharing it. A view with gaps that nothing else
+covers is compacted first: a column does not drag its whole matrix into the store.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Piece:
+    """One tensor or array of a snapshot, and where it lies: in ``block``, ``offset`` bytes in.
+
+    ``strides`` and ``extent`` are in bytes; ``key`` names it from snapshot to snapshot.
+    """
+
+    value: Any
+    key: Any
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    device: str
+    address: int
+    extent: int
+    block: int = -1
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Range:
+    """A block: ``size`` bytes from ``address`` on ``device``; ``first`` begins it."""
+
+    address: int
+    size: int
+    device: str
+    first: Piece
+
+
+def piece_of(value: Any, key: Any) -> Piece:
+    """Where a tensor's or an array's bytes are."""
+    if hasattr(value, "__array_interface__"):
+        return _of_array(value, key)
+    return _of_tensor(value, key)
+
+
+def _of_array(value: Any, key: Any) -> Piece:
+    numpy = sys.modules["numpy"]
+    if any(stride < 0 for stride in value.strides):
+        value = numpy.ascontiguousarray(value)
+    address = value.__array_interface__["data"][0]
+    size = value.dtype.itemsize
+    extent = _extent(value.shape, value.strides, size)
+    dtype = value.dtype.str if value.dtype.fields is None else repr(value.dtype.descr)
+    return Piece(value, key, "numpy", dtype, value.shape, value.strides, "cpu", address, extent)
+
+
+def _of_tensor(value: Any, key: Any) -> Piece:
+    if value.is_conj() or value.is_neg():
+        value = value.resolve_conj().resolve_neg()
+    dtype = value.dtype
+    shape = tuple(value.shape)
+    size = dtype.itemsize
+    strides = tuple([stride * size for stride in value.stride()])
+    device = "cpu" if value.is_cpu else str(value.device)
+    extent = _extent(shape, strides, size)
+    name = str(dtype).removeprefix("torch.")
+    return Piece(value, key, "torch", name, shape, strides, device, value.data_ptr(), extent)
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> int:
+    if 0 in shape:
+        return 0
+    extent = size
+    for length, stride in zip(shape, strides, strict=True):
+        extent += (length - 1) * stride
+    return extent
+
+
+def _has_gaps(piece: Piece) -> bool:
+    count = 1
+    for length, stride in zip(piece.shape, piece.strides, strict=True):
+        count *= length if stride else 1
+    return piece.extent > count * _item_size(piece)
+
+
+def _item_size(piece: Piece) -> int:
+    size: int = piece.value.dtype.itemsize
+    return size
+
+
+def ranges_of(pieces: list[Piece]) -> list[Range]:
+    """The blocks that hold these pieces; sets ``block`` and ``offset`` of each piece."""
+    whole: list[Piece] = []
+    gappy: list[Piece] = []
+    for piece in pieces:
+        if piece.extent:
+            (gappy if _has_gaps(piece) else whole).append(piece)
+    ranges = _merge(whole)
+    if not gappy:
+        return ranges
+    starts = [(r.device, r.address) for r in ranges]
+    for piece in gappy:
+        at = bisect_right(starts, (piece.device, piece.address)) - 1
+        if at >= 0 and _covers(ranges[at], piece):
+            piece.block, piece.offset = at, piece.address - ranges[at].address
+        else:
+            _compact(piece)
+            piece.block = len(ranges)
+            ranges.append(Range(piece.address, piece.extent, piece.device, piece))
+    return ranges
+
+
+def _merge(pieces: list[Piece]) -> list[Range]:
+    ranges: list[Range] = []
+    for piece in sorted(pieces, key=lambda p: (p.device, p.address, -p.extent)):
+        last = ranges[-1] if ranges else None
+        if (
+            last is not None
+            and last.device == piece.device
+            and piece.address < last.address + last.size
+        ):
+            last.size = max(last.size, piece.address + piece.extent - last.address)
+        else:
+            last = Range(piece.address, piece.extent, piece.device, piece)
+            ranges.append(last)
+        piece.block, piece.offset = len(ranges) - 1, piece.address - last.address
+    return ranges
+
+
+def _covers(block: Range, piece: Piece) -> bool:
+    return (
+        block.device == piece.device and piece.address + piece.extent <= block.address + block.size
+    )
+
+
+def _compact(piece: Piece) -> None:
+    numpy = sys.modules.get("numpy")
+    if piece.kind == "numpy" and numpy is not None:
+        compact = _of_array(numpy.ascontiguousarray(piece.value), piece.key)
+    else:
+        compact = _of_tensor(piece.value.contiguous(), piece.key)
+    piece.value, piece.strides = compact.value, compact.strides
+    piece.address, piece.extent = compact.address, compact.extent
