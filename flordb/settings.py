@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -53,6 +54,16 @@ class Settings:
     """Replays at the same time; 0 is one a core."""
     task_timeout_seconds: float = 0.0
     """A replay that runs longer is stopped; 0 is ten times its estimate plus five minutes."""
+    server_idle_seconds: float = 300.0
+    """How long a process with the imports of the last replays waits for the next ones."""
+    worker_start: str = "fresh" if sys.platform == "darwin" else "fork"
+    """'fork' (of a process that has done the imports) or 'fresh' (an interpreter a replay)."""
+    workspaces: str = "auto"
+    """'overlay' (a view of its own for each replay), 'links', or 'auto': what the kernel allows."""
+    isolated: bool = False
+    """Replay each run in an environment with the packages that it had."""
+    on: str = "local"
+    """Where replays run: 'local' or 'ray'."""
     lock_wait_seconds: float = 2.0
     """How long to wait for another process to let go of the database."""
     serve_host: str = "127.0.0.1"

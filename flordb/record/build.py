@@ -39,14 +39,15 @@ def build_context(root: Path) -> dict[str, Any]:
         "pid": os.getpid(),
         "pid_start": process_start(os.getpid()),
         "hardware": {"machine": platform.machine(), "cpus": os.cpu_count()},
-        "env": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name in _VARIABLES or name.startswith(_PREFIXES)
-        },
+        "env": {name: value for name, value in sorted(os.environ.items()) if is_recorded(name)},
         "rank": rank,
         "world_size": world_size,
     }
+
+
+def is_recorded(variable: str) -> bool:
+    """Whether a variable of the environment is part of a run's record."""
+    return variable in _VARIABLES or variable.startswith(_PREFIXES)
 
 
 def ranks() -> tuple[int, int]:

@@ -1,20 +1,25 @@
-"""Keeps a replay from changing what is the user's: an audit hook in the worker.
+"""Keeps a replay from changing what is the user's.
 
-Python announces each file that it opens, removes, renames or makes. A write below the workspace
-first gets its own copy of what is only linked there; a write anywhere else, but for temporary
-files, devices and caches, is refused. Libraries that write files from C without Python's functions
-are not seen here.
+Where the worker has a view of its own (`replay.namespace`), the kernel does all of it. In a
+workspace of links, an audit hook makes the copies: Python announces each file that it opens,
+removes, renames or makes, and a write below the workspace first gets its own copy of what is only
+linked there. A write anywhere else, but for temporary files, devices and caches, is refused; C
+libraries and other programs, which the hook does not see, are refused it by `replay.landlock`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from flordb.replay import landlock, namespace
+from flordb.replay.namespace import Layers
 from flordb.replay.workspace import own_copy
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -38,18 +43,83 @@ _CHANGES: dict[str, tuple[int, ...]] = {
 _OF_THE_LINK = ("os.remove", "os.rename", "os.symlink", "os.link", "shutil.move")
 
 
-def protect(workspace: Path, project: Path, writable: tuple[Path, ...]) -> None:
-    """From now on, this process changes nothing outside the workspace.
+def writable_folders() -> tuple[str, ...]:
+    """Where a replay may write besides its workspace: temporary files, devices, caches."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"), Path("/dev")]
+    places += [Path("/dev/shm"), Path("/dev/mqueue"), Path("/proc"), *_caches()]
+    return tuple(dict.fromkeys(os.path.realpath(place) for place in places))
 
-    Parameters: ``project``, the user's root folder; ``writable``, further folders that may be
-    written to. Cannot be undone, so it is for workers only.
+
+def enter_overlay(layers: Layers) -> None:
+    """From now on, this process sees the overlay, and changes nothing outside of it.
+
+    Cannot be undone, so it is for workers only. Raises OSError.
     """
-    fixed = (Path(tempfile.gettempdir()), Path("/dev"), Path("/proc"))
-    allowed = tuple(
-        os.path.join(os.path.realpath(folder), "") for folder in (*fixed, *writable, *_caches())
-    )
-    guard = _Guard(workspace, os.path.join(os.path.realpath(project), ""), allowed)
-    sys.addaudithook(guard)
+    namespace.enter(layers)
+    root = os.path.join(layers.root, "")
+    busy = False
+
+    def before_rename(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal busy
+        if event != "os.rename" or busy:
+            return
+        busy = True
+        try:
+            source = os.path.abspath(os.fsdecode(arguments[0]))
+            if source.startswith(root) and os.path.isdir(source) and not os.path.islink(source):
+                _make_movable(Path(source))
+        finally:
+            busy = False
+
+    sys.addaudithook(before_rename)
+
+
+def _make_movable(folder: Path) -> None:
+    """Copy a folder in place where the kernel would not move it: a lower layer has part in it."""
+    beside = Path(tempfile.mkdtemp(dir=folder.parent))
+    other = beside / folder.name
+    try:
+        folder.rename(other)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            beside.rmdir()
+            raise
+        shutil.copytree(folder, other, symlinks=True)
+        shutil.rmtree(folder)
+    other.rename(folder)
+    beside.rmdir()
+
+
+def protect_links(folder: Path, outer: Path, project: Path) -> None:
+    """From now on, this process changes nothing outside its workspace of links.
+
+    Parameters: ``folder``, the workspace; ``outer``, the folder around it; ``project``, the user's
+    root. Cannot be undone, so it is for workers only. Raises OSError.
+    """
+    root = os.path.realpath(project)
+    if any(root.startswith(os.path.join(place, "")) for place in writable_folders()):
+        # What is around the project can't be made writable without it.
+        temporary = outer / "tmp"
+        temporary.mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+    places = (*writable_folders(), os.path.realpath(outer))
+    landlock.restrict([path for place in places for path in _around(place, root)])
+    allowed = tuple(os.path.join(place, "") for place in places)
+    sys.addaudithook(_Guard(folder, os.path.join(root, ""), allowed))
+
+
+def _around(place: str, root: str) -> list[str]:
+    """A folder, or what is in it but not the project's root, where that is in it, too."""
+    if not os.path.join(root, "").startswith(os.path.join(place, "")):
+        return [place]
+    if root == place:
+        return []
+    try:
+        children = [os.path.join(place, name) for name in os.listdir(place)]
+    except OSError:
+        return []
+    real = (child for child in children if not os.path.islink(child))
+    return [path for child in real for path in _around(child, root)]
 
 
 def _caches() -> list[Path]:

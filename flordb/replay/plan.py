@@ -4,7 +4,6 @@ why. Planning reads files and git and changes nothing; what it shows is what is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +13,8 @@ from typing import Any
 from flordb.analysis.program import Program
 from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
-from flordb.replay.cost import RESTORE_SECONDS, chunks, executed, makespan, seconds_of
+from flordb.replay import schedule
+from flordb.replay.cost import RESTORE_SECONDS, executed, makespan, seconds_of
 from flordb.replay.depth import steps_for
 from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
 from flordb.replay.recorded import Recorded, recorded
@@ -85,7 +85,7 @@ class Plan:
 
 def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
     """Decide how to get the wanted values. Has no side effects."""
-    workers = settings.workers or os.cpu_count() or 1
+    workers = schedule.worker_count(settings.workers, on_device=False)
     planner = _Planner(project)
     tasks: list[Task] = []
     refusals: list[Refused] = []
@@ -93,9 +93,7 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
         done, refused = planner.plan(want)
         tasks.extend(done)
         refusals.extend(refused)
-    if len(tasks) < workers:
-        tasks = [part for task in tasks for part in planner.split(task, workers // len(tasks))]
-    tasks.sort(key=lambda task: -task.seconds)
+    tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
     start = max(planner.starts.values(), default=0.0)
     seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
     imports = tuple(sorted(planner.imports))
@@ -230,13 +228,16 @@ class _Planner:
         boundaries = self.snapshots(task.want).boundaries()
         known = sorted(record.loops[steps.loops[0]].iterations)
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
-        found = []
-        for part in chunks(wanted, parts):
+
+        def cost(part: tuple[int, ...]) -> float:
             own = replace(steps, iterations=part)
-            seconds = seconds_of(own, record, boundaries, RESTORE_SECONDS)
-            found.append(replace(task, steps=own, iterations=part, seconds=seconds))
-        longest = max((part.seconds for part in found), default=0.0)
-        return found if found and longest < 0.75 * task.seconds else [task]
+            return seconds_of(own, record, boundaries, RESTORE_SECONDS)
+
+        found = []
+        for part in schedule.parts(wanted, parts, cost):
+            own = replace(steps, iterations=part)
+            found.append(replace(task, steps=own, iterations=part, seconds=cost(part)))
+        return found or [task]
 
     def statements(self, script: str) -> tuple[LogStatement, ...]:
         if script not in self._statements:

@@ -1,119 +1,164 @@
-"""The fork server's other end: hands out jobs, notices their ends, stops what takes too long."""
+"""The fork servers of this process: started when needed, kept for the next query while idle.
+
+A server serves one interpreter and one environment, because libraries read variables when they are
+imported (``OMP_NUM_THREADS``) and Python reads ``PYTHONHASHSEED`` when it starts. It ends by itself
+after `server_idle_seconds` without work, and with this process.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
-import select
+import os
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from flordb.errors import ReplayError
+from flordb.replay.namespace import Layers
 
-_TICK_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A job's end: its number, and why it failed where it did (None: it ran to its end)."""
-
-    number: int
-    why: str | None
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""An interpreter's path, and the environment."""
 
 
-class Pool:
-    """A fork server with its imports done; use it in a ``with`` block, which ends all workers."""
+class Server:
+    """A fork server. ``ready``: it has imported what it was told to."""
 
-    def __init__(self, imports: Sequence[str], log: Path) -> None:
-        self._log = log
-        self._running: dict[int, tuple[float, float]] = {}
+    def __init__(self, key: Key, idle_seconds: float) -> None:
+        self.key = key
+        self.ready = False
+        self.jobs: set[int] = set()
+        self._sent: set[str] = set()
         self._buffer = b""
-        with open(log, "wb") as errors:
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flordb.replay.server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        self._send({"import": list(imports)})
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
+        python, environment = key
+        self._process = subprocess.Popen(
+            [python, "-P", "-m", "flordb.replay.server", str(idle_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=dict(environment),
+            # Ctrl-C at a terminal is for this process, which then stops the workers.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
 
-    def __enter__(self) -> Pool:
-        return self
+    def fileno(self) -> int:
+        return self._out.fileno()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        for number in self._running:
-            self._send({"kill": number})
-        self._server.stdin.close()
+    def prepare(self, imports: Sequence[str]) -> None:
+        """Import these modules, too. Raises ReplayError where the server has ended."""
+        self.ready = False
+        self.send({"import": [name for name in imports if name not in self._sent]})
+        self._sent.update(imports)
+
+    def probe(self, layers: Layers) -> None:
+        self.send({"probe": asdict(layers)})
+
+    def run(self, number: int, job: Path, log: Path, env: Mapping[str, str], fresh: bool) -> None:
+        """Start a worker. Raises ReplayError where the server has ended."""
+        message = {"run": number, "job": str(job), "log": str(log), "env": dict(env)}
+        self.send({**message, "fresh": fresh})
+        self.jobs.add(number)
+
+    def kill(self, number: int) -> None:
+        self.send({"kill": number})
+
+    def send(self, message: Mapping[str, Any]) -> None:
         try:
-            self._server.wait(5)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
-        self._server.stdout.close()
+            self._in.write(json.dumps(message).encode() + b"\n")
+            self._in.flush()
+        except OSError as error:
+            raise ReplayError(self.died()) from error
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    def elapsed(self, number: int) -> float:
-        """Seconds since a running job was handed out; 0 for any other."""
-        return time.monotonic() - self._running[number][0] if number in self._running else 0.0
-
-    def submit(self, number: int, job: Path, log: Path, timeout_seconds: float) -> None:
-        """Hand out a job. It is stopped after ``timeout_seconds``."""
-        self._running[number] = (time.monotonic(), timeout_seconds)
-        self._send({"run": number, "job": str(job), "log": str(log)})
-
-    def wait(self) -> Iterator[Ended]:
-        """Jobs that have ended by now; waits a moment for the first. Raises ReplayError."""
-        for message in self._messages():
-            number = message.get("ended")
-            if number in self._running:
-                began, timeout = self._running.pop(number)
-                yield Ended(number, _why(message["status"], time.monotonic() - began > timeout))
-        for number, (began, timeout) in self._running.items():
-            if time.monotonic() - began > timeout:
-                self._send({"kill": number})
-
-    def _messages(self) -> list[dict[str, Any]]:
-        assert self._server.stdout is not None
-        ready, _, _ = select.select([self._server.stdout], [], [], _TICK_SECONDS)
-        if not ready:
-            return []
-        data = self._server.stdout.read1(1 << 16)  # type: ignore[attr-defined]
+    def answers(self) -> list[dict[str, Any]]:
+        """Waits for answers, and returns those that have come. Raises ReplayError."""
+        data = os.read(self.fileno(), 1 << 16)
         if not data:
-            raise ReplayError(self._died())
+            raise ReplayError(self.died())
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in lines]
+        for answer in found:
+            self.ready = self.ready or "ready" in answer
+            self.jobs.discard(answer.get("ended", -1))
+        return found
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._server.stdin is not None
-        try:
-            self._server.stdin.write(json.dumps(message).encode() + b"\n")
-            self._server.stdin.flush()
-        except BrokenPipeError as error:
-            raise ReplayError(self._died()) from error
-
-    def _died(self) -> str:
-        said = self._log.read_text(errors="replace").strip().splitlines()
+    def died(self) -> str:
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip().splitlines()
         return f"the replay server ended: {said[-1] if said else 'it said nothing'}"
 
+    def close(self) -> None:
+        """End the server and its workers."""
+        with suppress(OSError):
+            self._in.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._out.close()
+        self._log.close()
 
-def _why(status: int, too_long: bool) -> str | None:
-    if status < 0 and too_long:
-        return "it took too long and was stopped (task_timeout_seconds)"
-    if status < 0:
-        return f"the worker was killed by signal {-status}"
-    return None if status == 0 else f"the worker ended with status {status}"
+
+_idle: list[Server] = []
+_owner = os.getpid()
+_lock = threading.Lock()
+
+
+def take(key: Key, imports: Sequence[str], idle_seconds: float) -> Server:
+    """An idle server for this interpreter and environment, or a new one.
+
+    Nobody else has it until it is given back. Raises ReplayError and OSError.
+    """
+    while (found := _take_idle(key)) is not None:
+        try:
+            found.prepare(imports)
+            while not found.ready:
+                found.answers()
+            return found
+        except ReplayError:
+            found.close()  # it had been idle for too long
+    server = Server(key, idle_seconds)
+    server.prepare(imports)
+    return server
+
+
+def _take_idle(key: Key) -> Server | None:
+    global _owner
+    with _lock:
+        if _owner != os.getpid():
+            # A fork of this process: the servers are the parent's.
+            _owner = os.getpid()
+            _idle.clear()
+        for server in _idle:
+            if server.key == key:
+                _idle.remove(server)
+                return server
+    return None
+
+
+def give_back(server: Server) -> None:
+    """Keep a server for the next plan, or end it where it is at work or still importing."""
+    if server.jobs or not server.ready:
+        server.close()
+        return
+    with _lock:
+        _idle.append(server)
+
+
+@atexit.register
+def close_idle() -> None:
+    """End the servers that nobody uses."""
+    if _owner != os.getpid():
+        return
+    with _lock:
+        while _idle:
+            _idle.pop().close()

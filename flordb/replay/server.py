@@ -1,69 +1,152 @@
 """The fork server: a process that has imported what the scripts import, and does nothing else.
 
 Importing torch takes longer than most replays; a fork of a process that has done so takes
-milliseconds. It must run no parallel operation of torch before it forks: the threads of such an
-operation do not exist in the children, which would wait for them for ever.
+milliseconds. Threads do not exist in the children of a fork, which would wait for them for ever,
+and devices do not work there: the server runs no parallel operation of torch, and a library whose
+import starts threads or touches a device is left to the workers (the server begins anew without
+it). It ends when stdin closes, or after a time without work.
 
-It reads JSON lines on stdin and answers on stdout: ``{"import": [names]}``, ``{"run": id, "job":
-path, "log": path}``, ``{"kill": id}``; answers ``{"ready": seconds}`` and ``{"ended": id,
-"status": code}`` (negative: killed by that signal).
+It reads JSON lines on stdin and answers on stdout:
+
+==============================================  ================================================
+``{"probe": layers}``                           ``{"probed": why not}`` (null: `namespace` works)
+``{"import": [names]}``                         ``{"ready": seconds}``
+``{"run": n, "job", "log", "env", "fresh"}``    ``{"started": n, "pid": p}``, then ``{"ended": n,
+                                                "status": code (negative: signal), "peak": bytes}``
+``{"kill": n}``                                 the ``ended`` of that worker
+==============================================  ================================================
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
 import importlib
 import json
 import os
 import select
 import signal
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-_POLL_SECONDS = 0.01
+from flordb.replay import namespace
+from flordb.replay.namespace import Layers
+from flordb.replay.worker import work
+
+_POLL_SECONDS = 0.005
 
 
-def main() -> None:
-    """Serve until stdin closes; then no child is left."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what imports print is no answer
-    children: dict[int, int] = {}
-    pending = b""
-    try:
+class _Server:
+    def __init__(self, idle_seconds: float) -> None:
+        self.idle_seconds = idle_seconds
+        self.children: dict[int, int] = {}
+        self.answers = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)  # what imports print is no answer
+        self.imported: list[str] = []
+        self.left_out: list[str] = []
+
+    def serve(self) -> None:
+        pending = b""
         while True:
-            ready, _, _ = select.select([0], [], [], _POLL_SECONDS if children else None)
+            wait = _POLL_SECONDS if self.children else self.idle_seconds
+            ready, _, _ = select.select([0], [], [], wait)
             if ready:
                 data = os.read(0, 1 << 16)
                 if not data:
                     return
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    _handle(json.loads(line), children, answers)
-            _reap(children, answers)
-    except KeyboardInterrupt:
-        return
-    finally:
-        for pid in children:
-            _kill(pid)
+                    self.handle(json.loads(line))
+            elif not self.children:
+                return
+            self.reap()
 
+    def handle(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"probe": layers}:
+                self.answer(probed=_probe(Layers(**layers)))
+            case {"import": names}:
+                began = time.perf_counter()
+                self.import_all([name for name in names if name not in self.imported])
+                self.answer(ready=time.perf_counter() - began)
+            case {"run": number}:
+                pid = os.fork()
+                if pid == 0:
+                    self.child(message)
+                self.children[pid] = number
+                self.answer(started=number, pid=pid)
+            case {"kill": wanted}:
+                for pid, number in self.children.items():
+                    if number == wanted:
+                        _kill(pid)
 
-def _handle(message: dict[str, Any], children: dict[int, int], answers: Any) -> None:
-    if "import" in message:
-        began = time.perf_counter()
-        for name in message["import"]:
+    def answer(self, **fields: Any) -> None:
+        self.answers.write(json.dumps(fields) + "\n")
+
+    def import_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.imported.append(name)
+            if name in self.left_out:
+                continue
             _import(name)
-        answers.write(json.dumps({"ready": time.perf_counter() - began}) + "\n")
-    elif "run" in message:
-        pid = os.fork()
-        if pid == 0:
-            _child(message, answers)
-        children[pid] = message["run"]
-    elif "kill" in message:
-        for pid, number in children.items():
-            if number == message["kill"]:
-                _kill(pid)
+            if not _may_fork():
+                self.begin_anew([*self.left_out, name], names)
+        gc.freeze()  # the children's collections do not touch, and so copy, what is here
+
+    def begin_anew(self, left_out: Sequence[str], names: Sequence[str]) -> NoReturn:
+        """Become a new server, on the same pipes, that has imported the same but for some.
+
+        No other message has been read: the client sends none until the server is ready.
+        """
+        os.dup2(self.answers.fileno(), 1)
+        imported = list(dict.fromkeys([*self.imported, *names]))
+        state = json.dumps([imported, list(left_out)])
+        command = [sys.executable, "-P", "-m", "flordb.replay.server", str(self.idle_seconds)]
+        os.execv(sys.executable, [*command, state])
+
+    def resume(self, state: str) -> None:
+        began = time.perf_counter()
+        names, self.left_out = json.loads(state)
+        self.import_all(names)
+        self.answer(ready=time.perf_counter() - began)
+
+    def child(self, message: dict[str, Any]) -> NoReturn:
+        try:
+            os.setsid()
+            namespace.end_with_parent()
+            log = os.open(message["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
+            os.close(self.answers.fileno())
+            if message["fresh"]:
+                command = [sys.executable, "-P", "-m", "flordb.replay.worker", message["job"]]
+                os.execve(sys.executable, command, message["env"])
+            os.environ.clear()
+            os.environ.update(message["env"])
+            faulthandler.enable()
+            work(Path(message["job"]))
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+
+    def reap(self) -> None:
+        while self.children:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            number = self.children.pop(pid, None)
+            if number is not None:
+                _kill_group(pid)  # what the worker left behind
+                code = os.waitstatus_to_exitcode(status)
+                self.answer(ended=number, status=code, peak=usage.ru_maxrss * 1024)
 
 
 def _import(name: str) -> None:
@@ -72,47 +155,81 @@ def _import(name: str) -> None:
         if name == "torch":
             # The first optimizer imports it, which takes as long as torch itself.
             importlib.import_module("torch._dynamo")
-    except Exception as error:
+    except ModuleNotFoundError as error:
+        parent, _, attribute = name.rpartition(".")
+        if not hasattr(sys.modules.get(parent), attribute):
+            print(f"flordb: import {name}: {error}", file=sys.stderr)
+    except BaseException as error:
         # The script may never get there, or catch it; if not, its replay fails with this error.
         print(f"flordb: import {name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def _child(message: dict[str, Any], answers: Any) -> None:
-    status = 1
-    try:
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        log = os.open(message["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(answers.fileno())
-        from flordb.replay.worker import work
+def _may_fork() -> bool:
+    """Whether this process has one thread, and no device.
 
-        work(Path(message["job"]))
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(status)
-
-
-def _reap(children: dict[int, int], answers: Any) -> None:
-    while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+    Some libraries (OpenBLAS) end their threads before a fork; so the threads are counted after one.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return False
+    if _threads() > 1:
+        pid = os.fork()
         if pid == 0:
-            return
-        number = children.pop(pid, None)
-        if number is not None:
-            code = os.waitstatus_to_exitcode(status)
-            answers.write(json.dumps({"ended": number, "status": code}) + "\n")
+            os._exit(0)
+        os.waitpid(pid, 0)
+    return _threads() == 1
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
+
+
+def _probe(layers: Layers) -> str | None:
+    """Why a worker could not have a view of its own; None where it could."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            namespace.enter(layers)
+            Path(layers.root, f".flordb-{os.getpid()}").touch()
+        except BaseException as error:
+            os.write(writer, (str(error) or type(error).__name__).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        why = answer.read().decode()
+    os.waitpid(pid, 0)
+    return why or None
 
 
 def _kill(pid: int) -> None:
     """Kill a worker and what it has started; it may not have made its process group yet."""
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError):
-            kill(pid, signal.SIGKILL)
+    _kill_group(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve until stdin closes or nothing is asked any more; then no child is left."""
+    server = _Server(float(sys.argv[1]))
+    try:
+        if len(sys.argv) > 2:
+            server.resume(sys.argv[2])
+        server.serve()
+    except (KeyboardInterrupt, BrokenPipeError):
+        return
+    finally:
+        for pid in server.children:
+            _kill(pid)
 
 
 if __name__ == "__main__":

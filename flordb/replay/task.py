@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flordb.replay.namespace import Layers
+
 SCANS = ("prefix", "suffix", "validation", "range")
 
 
@@ -35,14 +37,18 @@ class Steps:
 class Job:
     """A replay of one run in a worker.
 
-    Paths are absolute; ``script`` and ``cwd`` are relative to ``workspace``, which holds the
-    patched version. ``observed``: the inserted statements' lines by file, (first, last).
-    ``needed``: the names that the statement depends on. ``exact_or_nothing``: without
-    snapshots, a value that differs from the record makes the replay void.
+    Paths are absolute; ``script`` and ``cwd`` are relative to ``workspace``, where the script finds
+    the patched version: ``layers`` of an overlay there, or (None) a folder of links in ``outer``.
+    ``env``: the variables of the run's environment that were recorded. ``observed``: the inserted
+    statements' lines by file, (first, last). ``needed``: the names that the statement depends on.
+    ``exact_or_nothing``: without snapshots, a value that differs from the record makes the replay
+    void.
     """
 
     run_file: str
     workspace: str
+    outer: str
+    layers: Layers | None
     project: str
     script: str
     cwd: str
@@ -71,4 +77,6 @@ class Job:
             steps["iterations"] = tuple(steps["iterations"])
         for name in ("argv", "names", "needed"):
             fields[name] = tuple(fields[name])
+        if fields["layers"] is not None:
+            fields["layers"] = Layers(**fields["layers"])
         return Job(steps=Steps(**steps), **fields)

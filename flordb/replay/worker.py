@@ -4,6 +4,8 @@ and writes what it logs to the replay file.
 
 from __future__ import annotations
 
+import errno
+import importlib
 import os
 import sys
 import time
@@ -13,12 +15,16 @@ from typing import Any, NoReturn
 
 from flordb import kwargs, session
 from flordb.errors import ReplayError
-from flordb.replay.guard import protect
+from flordb.record.build import is_recorded
+from flordb.record.passive import Passive
+from flordb.replay.guard import enter_overlay, protect_links
 from flordb.replay.observe import PatchedFinder, run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
 from flordb.replay.task import Job
 from flordb.store.runfile import dump_line, read_run
+
+_FLUSH_SECONDS = 0.2
 
 
 def work(job_file: Path) -> NoReturn:
@@ -27,8 +33,16 @@ def work(job_file: Path) -> NoReturn:
     out = open(job.out, "a", encoding="utf-8")  # noqa: SIM115 (closed by the end of the process)
     began = time.perf_counter()
 
+    flushed = began
+
     def write(line: dict[str, Any]) -> None:
+        nonlocal flushed
         out.write(dump_line(line))
+        now = time.perf_counter()
+        if now - flushed > _FLUSH_SECONDS:
+            # What is there when the worker is killed has been acquired.
+            out.flush()
+            flushed = now
 
     def leave() -> NoReturn:
         finish(None)
@@ -59,11 +73,17 @@ def work(job_file: Path) -> NoReturn:
 
 
 def _become(job: Job) -> None:
-    """argv, environment, working folder, import path: as they were for the run."""
-    workspace = Path(job.workspace)
+    """Environment, view of the files, argv, working folder, import path: as the run had them."""
+    for name in [name for name in os.environ if is_recorded(name)]:
+        del os.environ[name]
     os.environ.update(job.env)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
+    if job.layers is not None:
+        enter_overlay(job.layers)
+    else:
+        protect_links(Path(job.workspace), Path(job.outer), Path(job.project))
+    workspace = Path(job.workspace)
     os.chdir(workspace / job.cwd if (workspace / job.cwd).is_dir() else workspace)
     sys.argv[:] = job.argv or [job.script]
     kwargs.given.clear()
@@ -71,19 +91,29 @@ def _become(job: Job) -> None:
     kwargs.take_from_argv()
     script_folder = str((workspace / job.script).parent)
     sys.path[:] = [script_folder, *(p for p in sys.path if p not in ("", os.getcwd()))]
+    _forget_modules(os.path.join(os.path.realpath(job.project), ""))
     ranges = {
         os.path.realpath(workspace / name): lines
         for name, lines in job.observed.items()
         if name != job.script
     }
     sys.meta_path.insert(0, PatchedFinder(ranges))
-    protect(workspace, Path(job.project), (Path(job.out).parent,))
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _after_fork() -> None:
-    from flordb.record.passive import Passive
+def _forget_modules(project: str) -> None:
+    """Forget modules of the project's own that a library has imported before: they are not the
+    version's. An environment in the project's folder is none of its own code."""
+    importlib.invalidate_caches()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file is None or not file.startswith(project) or name.startswith("flordb"):
+            continue
+        if "site-packages" not in Path(file).parts and not file.startswith(sys.prefix + os.sep):
+            del sys.modules[name]
 
+
+def _after_fork() -> None:
     session.replace(Passive())
 
 
@@ -95,4 +125,11 @@ def _describe(error: BaseException, workspace: str) -> str:
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename.startswith(workspace):
             place = f" at {os.path.relpath(frame.filename, workspace)}:{frame.lineno}"
-    return f"{type(error).__name__}{place}: {error}"
+    hint = ""
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+        hint = " (a replay may not change what is outside its workspace)"
+    return f"{type(error).__name__}{place}: {error}{hint}"
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

@@ -1,19 +1,47 @@
-"""Workspaces: a folder with a version's files, in which everything that git does not track appears
-by link. It lies outside the project, is made for one replay and removed after it.
+"""Workspaces: the project as a version had it, for one replay, which may change it as it likes.
+
+A version's files stand before the project's own, of which only what git does not track is left:
+data, caches, outputs. The project itself never changes. Two ways lead there:
+
+- *overlay*: the worker sees an overlay of both at the project's own path (`replay.namespace`).
+  Nothing is copied or linked before it is written.
+- *links*: where the kernel does not allow that, a folder of the version's files with links to what
+  git does not track (`replay.guard` keeps what they lead to).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
+from flordb.replay import namespace
+from flordb.replay.namespace import Layers
 from flordb.store import history
 from flordb.store.project import STORE, Project
 
 _NOT_LINKED = (STORE, ".git", "__pycache__")
+_LOCK = "lock"
+# No cached bytecode has this time, so none is taken for that of a version's file.
+_SOURCE_TIME = 86_399
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """``outer``: the folder that holds all of it. ``folder``: the project's root as the script sees
+    it. ``layers``: of the overlay at ``folder``; None: ``folder`` holds files and links."""
+
+    outer: Path
+    folder: Path
+    layers: Layers | None
 
 
 def cache_folder() -> Path:
@@ -28,34 +56,153 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / "flordb"
 
 
-def create(project: Project, commit: str, patched: Mapping[str, str]) -> Path:
-    """A new folder, named like the project's root, with a version's files, patched, and links.
+class Workspaces:
+    """The workspaces of one plan, in a folder of their own; used in a ``with`` block.
 
-    Parameters: ``patched``, the texts that replace the version's or are new, by path. Raises
-    GitError and OSError.
+    A lock on that folder tells that its process is alive: the folders of processes that are not
+    are removed when another plan begins.
     """
-    base = cache_folder() / "workspaces"
-    base.mkdir(parents=True, exist_ok=True)
-    outer = Path(tempfile.mkdtemp(dir=base))
-    try:
-        # The same name as the root: scripts print it, and projid comes from it.
-        folder = outer / project.root.name
-        folder.mkdir()
-        history.checkout(project, commit, folder)
-        for name, text in patched.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        _link_untracked(project, folder)
-    except BaseException:
-        shutil.rmtree(outer, ignore_errors=True)
-        raise
-    return folder
+
+    def __init__(self, project: Project, overlay: bool, writable: tuple[str, ...] = ()) -> None:
+        self.project = project
+        self.overlay = overlay
+        self.writable = writable
+        self.root = Path(os.path.realpath(project.root))
+        self._versions: dict[str, Path] = {}
+        self._own_now: list[str] | None = None
+
+    def __enter__(self) -> Workspaces:
+        base = cache_folder() / "workspaces"
+        base.mkdir(parents=True, exist_ok=True)
+        with open(base / _LOCK, "w") as all_of_them:
+            fcntl.flock(all_of_them, fcntl.LOCK_EX)
+            stale = _stale(base)
+            self.base = Path(tempfile.mkdtemp(dir=base))
+            self._lock = open(self.base / _LOCK, "w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        for folder, lock in stale:
+            remove_tree(folder)
+            lock.close()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        remove_tree(self.base)
+        self._lock.close()
+
+    def create(self, commit: str, patched: Mapping[str, str]) -> Workspace:
+        """A new workspace with a version's files and, before these, the patched ones, by path.
+
+        Raises GitError and OSError.
+        """
+        outer = Path(tempfile.mkdtemp(dir=self.base))
+        try:
+            if self.overlay:
+                return self._layered(outer, commit, patched)
+            # The same name as the root: scripts print it, and projid comes from it.
+            folder = outer / self.project.root.name
+            folder.mkdir()
+            history.checkout(self.project, commit, folder)
+            _write(folder, patched)
+            _link_untracked(self.project, folder)
+            return Workspace(outer, folder, None)
+        except BaseException:
+            remove_tree(outer)
+            raise
+
+    def scratch(self) -> Layers:
+        """Layers without a version, to find out whether the kernel allows them. Raises OSError."""
+        outer = Path(tempfile.mkdtemp(dir=self.base))
+        upper, work, version = outer / "upper", outer / "work", outer / "version"
+        for folder in (upper, work, version):
+            folder.mkdir()
+        writable = (*self.writable, str(outer))
+        return Layers(str(self.root), str(version), str(upper), str(work), writable)
+
+    def remove(self, workspace: Workspace) -> None:
+        """Remove a workspace. Links in it are removed, not what they lead to."""
+        remove_tree(workspace.outer)
+
+    def _layered(self, outer: Path, commit: str, patched: Mapping[str, str]) -> Workspace:
+        upper, work = outer / "upper", outer / "work"
+        upper.mkdir()
+        work.mkdir()
+        _write(upper, patched)
+        version = str(self._version(commit))
+        writable = (*self.writable, str(outer))
+        layers = Layers(str(self.root), version, str(upper), str(work), writable)
+        return Workspace(outer, self.root, layers)
+
+    def _version(self, commit: str) -> Path:
+        """The layer with a version's files, which all of its replays share."""
+        if commit not in self._versions:
+            folder = Path(tempfile.mkdtemp(dir=self.base))
+            history.checkout(self.project, commit, folder)
+            for source in folder.rglob("*.py"):
+                _age(source)
+            for name in self._own():
+                # What it has since then, or the version's file is in the way of its folder.
+                path = folder / name
+                if not os.path.lexists(path) and (self.root / name).exists():
+                    with suppress(NotADirectoryError, FileExistsError):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        namespace.hide(path)
+            self._versions[commit] = folder
+        return self._versions[commit]
+
+    def _own(self) -> list[str]:
+        """What the project has of its own now, so that it is no part of older versions."""
+        if self._own_now is None:
+            self._own_now = [".git", *history.tracked_or_source(self.root)]
+        return self._own_now
 
 
-def remove(folder: Path) -> None:
-    """Remove a workspace. Links in it are removed, not what they lead to."""
-    shutil.rmtree(folder.parent, ignore_errors=True)
+def _stale(base: Path) -> list[tuple[Path, IO[str]]]:
+    """The folders of processes that ended without removing them, with their locks."""
+    found: list[tuple[Path, IO[str]]] = []
+    for folder in base.iterdir():
+        try:
+            lock = open(folder / _LOCK)  # noqa: SIM115 (held until the folder is removed)
+        except OSError:
+            continue  # the common lock itself, or another process is removing this one
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append((folder, lock))
+        except BlockingIOError:
+            lock.close()
+    return found
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it, also what was made unreadable."""
+
+    def make_writable(function: object, path: str, error: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(path), stat.S_IRWXU)
+            os.chmod(path, stat.S_IRWXU)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+
+    shutil.rmtree(folder, onerror=make_writable)
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a version's link may lead out of the workspace
+        path.write_text(text)
+        _age(path)
+
+
+def _age(path: Path) -> None:
+    os.utime(path, (_SOURCE_TIME, _SOURCE_TIME), follow_symlinks=False)
 
 
 def _link_untracked(project: Project, folder: Path) -> None:

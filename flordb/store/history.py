@@ -332,10 +332,17 @@ def working_sources(root: Path) -> dict[str, str]:
 def checkout(project: Project, commit: str, folder: Path) -> None:
     """Put the files of a version into an empty folder. Raises GitError."""
     with _scratch(project) as temporary:
-        env = {"GIT_INDEX_FILE": str(temporary / "index"), "GIT_WORK_TREE": str(folder)}
-        env["GIT_DIR"] = _line(project.root, "rev-parse", "--absolute-git-dir")
+        env = {"GIT_INDEX_FILE": str(temporary / "index")}
         git(project.root, "read-tree", commit, env=env)
-        git(folder, "checkout-index", "--all", "--quiet", env=env)
+        prefix = f"--prefix={folder}/"
+        git(project.root, "checkout-index", "--all", "--quiet", prefix, env=env)
+
+
+def tracked_or_source(root: Path) -> list[str]:
+    """The paths that git tracks, and the Python files that it neither tracks nor ignores."""
+    tracked = git(root, "ls-files", "--cached", "-z")
+    others = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+    return _paths(tracked) + _paths(others)
 
 
 def untracked_paths(root: Path) -> tuple[list[str], list[str]]:

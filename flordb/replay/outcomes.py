@@ -1,0 +1,188 @@
+"""What comes of replays: values, anomalies and reasons, written as replay files beside the run
+files, of which the next sync takes them in.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flordb.errors import FlorWarning, GitError
+from flordb.replay.plan import Refused, Task, Want
+from flordb.store import history
+from flordb.store.project import Project
+from flordb.store.runfile import FORMAT, dump_line
+
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a worker left behind. ``why``: it did not get to its end; ``said``: its last words."""
+
+    number: int
+    lines: Lines
+    why: str | None = None
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    want: Want
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a plan. ``acquired``: values; ``anomalies``: sentences for the user."""
+
+    acquired: int
+    failures: tuple[Failure, ...]
+    anomalies: tuple[str, ...]
+
+
+class Outcomes:
+    """Takes the results of a plan's tasks and writes a replay file for each."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.acquired = 0
+        self.failures: list[Failure] = []
+        self.anomalies: list[str] = []
+        self.files: list[Path] = []
+
+    def report(self) -> Report:
+        return Report(self.acquired, tuple(self.failures), tuple(self.anomalies))
+
+    def refuse(self, refused: Refused) -> None:
+        """Keep why a plan has no task for these values."""
+        self.failures.append(Failure(refused.want, refused.names, refused.reason))
+        outcome = {"status": "refused", "reason": refused.reason, "seconds": 0.0}
+        lines = [
+            _outcome(name, refused.digests.get(name), refused.want, outcome)
+            for name in refused.names
+        ]
+        self._write_file(refused.want, refused.names, "none", lines)
+
+    def take(self, task: Task, result: Result) -> None:
+        """Keep what a task gave, or why it failed."""
+        end = next((line for line in result.lines if line["k"] == "done"), None)
+        found = [line for line in result.lines if line["k"] != "done"]
+        error = result.why or "the worker ended without a word"
+        if end is not None:
+            error = end["error"]
+        anomalies = [line for line in found if line["k"] == "anomaly"]
+        for line in anomalies[:3]:
+            self.anomalies.append(
+                f"{line['n']} at {line['at'] or 'the top level'} of the run of "
+                f"{task.want.tstamp}: recorded {line['recorded']}, replayed {line['replayed']}"
+            )
+        if anomalies and task.exact_or_nothing:
+            first = anomalies[0]
+            error = (
+                "without snapshots the run had to be repeated, and it came out differently: "
+                f"{first['n']} at {first['at']} was {first['recorded']}, now {first['replayed']}"
+            )
+            found = [line for line in found if line["k"] != "log"]
+        if error:
+            self._failed(task, error + result.said, found)
+        else:
+            self._succeeded(task, found, float(end["s"]) if end else 0.0)
+
+    def take_stopped(self, task: Task, result: Result) -> None:
+        """Keep the iterations that a replay had completed when it was stopped from outside."""
+        if task.exact_or_nothing or len(task.steps.loops) != 1 or task.steps.go_on:
+            return
+        done, lines = _completed(result.lines)
+        if not done:
+            return
+        self.acquired += sum(1 for line in lines if line["k"] == "log")
+        outcome = {"status": "acquired", "iterations": done}
+        for name in task.names:
+            lines.append(_outcome(name, task.digests.get(name), task.want, outcome))
+        self._write_file(task.want, task.names, task.scan, lines)
+
+    def _succeeded(self, task: Task, lines: Lines, seconds: float) -> None:
+        for name in task.names:
+            count = sum(1 for line in lines if line["k"] == "log" and line["n"] == name)
+            self.acquired += count
+            if count:
+                outcome: dict[str, Any] = {"status": "acquired", "contexts": count}
+            else:
+                reason = "the statement did not run in this replay"
+                outcome = {"status": "no value", "reason": reason}
+                self.failures.append(Failure(task.want, (name,), reason))
+            outcome = {**outcome, "seconds": seconds, "iterations": task.iterations}
+            lines.append(_outcome(name, task.digests.get(name), task.want, outcome))
+        self._write_file(task.want, task.names, task.scan, lines)
+
+    def _failed(self, task: Task, reason: str, lines: Lines) -> None:
+        self.failures.append(Failure(task.want, task.names, reason))
+        # Values from before the failure are what the run would have logged; they are kept.
+        self.acquired += sum(1 for line in lines if line["k"] == "log")
+        outcome = {"status": "failed", "reason": reason, "iterations": task.iterations}
+        for name in task.names:
+            lines.append(_outcome(name, task.digests.get(name), task.want, outcome))
+        self._write_file(task.want, task.names, task.scan, lines)
+
+    def _write_file(
+        self, want: Want, names: Sequence[str], scan: str, lines: Sequence[dict[str, Any]]
+    ) -> None:
+        """Write a replay file whole, under its name only when it is complete."""
+        base = want.file.partition(".jsonl")[0]
+        path = self.project.runs / f"{base}.replay-{secrets.token_hex(4)}.jsonl"
+        header = {
+            "k": "replay",
+            "flor": FORMAT,
+            "projid": want.projid,
+            "tstamp": f"{want.tstamp:%Y-%m-%dT%H:%M:%S.%f}Z",
+            "filename": want.filename,
+            "names": list(names),
+            "scan": scan,
+            "commit": want.version,
+            "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
+        }
+        temporary = path.with_suffix(".part")
+        temporary.write_text("".join(dump_line(line) for line in (header, *lines)))
+        os.replace(temporary, path)
+        self.files.append(path)
+
+    def commit(self) -> None:
+        """Put the replay files into git, beside the run files."""
+        if not self.project.has_git:
+            return
+        try:
+            files = {path.name: path.read_bytes() for path in self.files}
+            history.commit_replays(self.project, files)
+        except (GitError, OSError) as error:
+            warnings.warn(
+                f"flordb: the acquired values are stored, but not committed to git: {error}.",
+                FlorWarning,
+                stacklevel=2,
+            )
+
+
+def _outcome(
+    name: str, digest: str | None, want: Want, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {"k": "outcome", "n": name, "statement": digest, "code": want.version, **fields}
+
+
+def _completed(lines: Lines) -> tuple[list[int], Lines]:
+    """The top-level iterations that were left behind, as another came, and the lines of these."""
+    top: dict[int, int] = {}
+    for line in lines:
+        if line["k"] == "ctx":
+            parent = line.get("p", 0)
+            top[line["c"]] = line["i"] if parent == 0 else top[parent]
+    last = max(top.values(), default=0)
+    kept = [line for line in lines if top.get(line.get("c", 0), last) < last]
+    values = {top[line["c"]] for line in kept if line["k"] == "log"}
+    return sorted(values), kept
