@@ -9,7 +9,6 @@
     │   ├── RunFileError          a run file is not one, or its format is too new
     │   ├── SnapshotError         a snapshot cannot be written or restored
     │   └── ReplayError           a replay cannot go on
-    │       └── ReplayStopped     it was stopped from outside
     └── Warning
         └── FlorWarning           flordb goes on, but something is not as it should be
 
@@ -42,10 +41,6 @@ class SnapshotError(FlorError):
 
 class ReplayError(FlorError):
     """A replay cannot go on."""
-
-
-class ReplayStopped(ReplayError):
-    """A replay was stopped from outside. What had been acquired is kept."""
 
 
 class FlorWarning(UserWarning):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from flordb.errors import ReplayStopped
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Failure, Outcomes, Report, Result
 from flordb.replay.plan import Plan
@@ -59,14 +58,12 @@ def execute(
     plan: Plan,
     settings: Settings,
     progress: Callable[[Progress], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> Report:
     """Run a plan's tasks, and write their values and outcomes as replay files.
 
-    Parameters: ``progress`` and ``cancelled``, called some times a second. Ctrl-C, and
-    ``cancelled`` when it returns True, stop all workers at once and keep what is complete; the
-    latter raises ReplayStopped. The next sync takes the files in. Raises ReplayError where no
-    worker can be had at all.
+    Parameters: ``progress``, called some times a second. What it raises, as Ctrl-C, stops all
+    workers at once; what they have completed is kept. The next sync takes the files in. Raises
+    ReplayError where no worker can be had at all.
     """
     project.prepare()
     outcomes = Outcomes(project)
@@ -75,7 +72,7 @@ def execute(
     try:
         if plan.tasks:
             with _runner(project, plan, settings) as runner:
-                _run(runner, plan, outcomes, progress, cancelled)
+                _run(runner, plan, outcomes, progress or _silent)
     finally:
         outcomes.commit()
     return outcomes.report()
@@ -89,8 +86,7 @@ def _run(
     runner: Runner,
     plan: Plan,
     outcomes: Outcomes,
-    progress: Callable[[Progress], None] | None,
-    cancelled: Callable[[], bool] | None,
+    progress: Callable[[Progress], None],
 ) -> None:
     done: set[int] = set()
     try:
@@ -98,14 +94,15 @@ def _run(
             for result in runner.wait():
                 outcomes.take(plan.tasks[result.number], result)
                 done.add(result.number)
-            if progress is not None:
-                progress(_progress(plan, done, runner.elapsed()))
-            if cancelled is not None and cancelled():
-                raise ReplayStopped("the replay was stopped; what it had acquired is kept")
-    except (KeyboardInterrupt, ReplayStopped):
+            progress(_progress(plan, done, runner.elapsed()))
+    except BaseException:
         for result in runner.stop():
             outcomes.take_stopped(plan.tasks[result.number], result)
         raise
+
+
+def _silent(progress: Progress) -> None:
+    """Show nothing."""
 
 
 def _progress(plan: Plan, done: set[int], elapsed: dict[int, float]) -> Progress:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,6 +26,8 @@ from flordb.replay.namespace import Layers
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """An interpreter's path, and the environment."""
 
+_MARGIN_SECONDS = 5.0
+
 
 class Server:
     """A fork server. ``ready``: it has imported what it was told to."""
@@ -33,6 +36,8 @@ class Server:
         self.key = key
         self.ready = False
         self.jobs: set[int] = set()
+        self.since = time.monotonic()
+        self._idle_seconds = idle_seconds
         self._sent: set[str] = set()
         self._buffer = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
@@ -90,6 +95,11 @@ class Server:
             self.jobs.discard(answer.get("ended", -1))
         return found
 
+    def lives_on(self) -> bool:
+        """Whether an idle server is there, and will be for some seconds more."""
+        left = self.since + self._idle_seconds - time.monotonic()
+        return left > _MARGIN_SECONDS and self._process.poll() is None
+
     def died(self) -> str:
         self._log.seek(0)
         said = self._log.read().decode(errors="replace").strip().splitlines()
@@ -118,15 +128,7 @@ def take(key: Key, imports: Sequence[str], idle_seconds: float) -> Server:
 
     Nobody else has it until it is given back. Raises ReplayError and OSError.
     """
-    while (found := _take_idle(key)) is not None:
-        try:
-            found.prepare(imports)
-            while not found.ready:
-                found.answers()
-            return found
-        except ReplayError:
-            found.close()  # it had been idle for too long
-    server = Server(key, idle_seconds)
+    server = _take_idle(key) or Server(key, idle_seconds)
     server.prepare(imports)
     return server
 
@@ -138,6 +140,9 @@ def _take_idle(key: Key) -> Server | None:
             # A fork of this process: the servers are the parent's.
             _owner = os.getpid()
             _idle.clear()
+        for server in [server for server in _idle if not server.lives_on()]:
+            _idle.remove(server)
+            server.close()
         for server in _idle:
             if server.key == key:
                 _idle.remove(server)
@@ -150,6 +155,7 @@ def give_back(server: Server) -> None:
     if server.jobs or not server.ready:
         server.close()
         return
+    server.since = time.monotonic()
     with _lock:
         _idle.append(server)
 
