@@ -18,7 +18,7 @@ T = TypeVar("T")
 Part = tuple[int, ...]
 
 # What a split has to gain for its additional set-ups to be worth their heat.
-_GAIN = 0.95
+_GAIN = 0.8
 _MOST_WEIGHED = 256
 
 
