@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flordb.replay.propagate.agree import after_definitions, before_uses, same_loops
 from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import Edit, line_of_slot
 from flordb.replay.propagate.flor import loop_name
@@ -23,6 +24,7 @@ from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 class Fit:
     """A slot that a draft fits: the names to be rewritten and the new code that it needs."""
 
+    block: Block
     index: int
     table: dict[str, str]
     support: list[Edit]
@@ -39,7 +41,8 @@ class Fitter:
         """The slot of a place that the draft takes. Raises Refused with what is missing."""
         if not place.chosen:
             _same_named_loops(draft.unit, place.block)
-        renames = Renames(placer.matching, draft.unit.scope, place.block)
+            same_loops(draft.unit, place, placer.matching)
+        renames = Renames(placer.matching, draft.unit, place.block)
         guess = {name: renames.old_name(name) or name for name in draft.names}
         mine = _touch(draft)
         touch = Touch(
@@ -55,8 +58,22 @@ class Fitter:
                 reasons.append(refused)
         if not fits:
             raise reasons[0] if reasons else Refused("no line can be put there")
-        if len(fits) == 1:
-            return fits[0]
+        chosen = fits[0] if len(fits) == 1 else self._choose(draft, placer, place, touch, fits)
+        if not place.chosen:
+            earlier = placer.neighbours(draft.unit, True)
+            line = line_of_slot(place.block, chosen.index)
+            after_definitions(earlier, mine.reads, placer.matching, place.block, line)
+        bound = [chosen.table.get(name, name) for name in binds(draft.node)]
+        block, index = before_uses(bound, place.block, chosen.index)
+        if block is not place.block:
+            return self.at(draft, Renames(placer.matching, draft.unit, block), block, index)
+        return chosen
+
+    def _choose(
+        self, draft: Draft, placer: Placer, place: Place, touch: Touch, fits: list[Fit]
+    ) -> Fit:
+        """Of slots between which what is logged may differ, the one with the right value."""
+        mine = _touch(draft)
         before, after = (
             (unit for unit in placer.neighbours(draft.unit, side) if mine.minds(unit))
             for side in (True, False)
@@ -82,14 +99,14 @@ class Fitter:
                 table[name] = other
         _attributes(draft, table, block)
         if not lacking:
-            return Fit(index, table, [], {})
+            return Fit(block, index, table, [], {})
         if not self._support:
             raise missing(lacking[0], block, index)
         needs = Needs(self._old, self._new, draft.unit, block, index, table)
         for name in lacking:
             needs.bring(name)
         edits = needs.edits(line_of_slot(block, index), block.indent)
-        return Fit(index, table, edits, needs.files)
+        return Fit(block, index, table, edits, needs.files)
 
     def _name(
         self, name: str, unit: Unit, renames: Renames, block: Block, index: int

@@ -20,6 +20,9 @@ from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, Words
 
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 _MOST_CELLS = 6000
+_HEADED = ("If", "For", "While")
+_LAST_CHANCE = 0.5
+"""How sure a pair is that nothing but its place speaks for."""
 _ROUNDS = 4
 
 
@@ -130,9 +133,29 @@ class Matching:
                     at, there = i + 1, j + 1
                 self._fill(new[at:], old[there:])
                 return
-        for a, b in self._best(new, old):
+        pairs = [(a, b) for a, b in self._best(new, old)]
+        for a, b in pairs:
             if a not in self.to_old and b not in self.to_new:
                 self._pair(a, b, self.likeness(a, b))
+        self._last_chance(new, old, pairs)
+
+    def _last_chance(
+        self, new: Sequence[Unit], old: Sequence[Unit], pairs: Sequence[tuple[Unit, Unit]]
+    ) -> None:
+        """Between two pairs, the only compound statement of a kind is the same on both sides,
+        where the headers differ by names alone."""
+        mine = {unit: i for i, unit in enumerate(new)}
+        theirs = {unit: j for j, unit in enumerate(old)}
+        at, there = 0, 0
+        for i, j in [*((mine[a], theirs[b]) for a, b in pairs), (len(new), len(old))]:
+            left = [u for u in new[at:i] if u.blocks and u not in self.to_old]
+            right = [u for u in old[there:j] if u.blocks and u not in self.to_new]
+            at, there = i + 1, j + 1
+            for unit in left:
+                same = [u for u in right if u.kind == unit.kind]
+                alone = len(same) == 1 == sum(u.kind == unit.kind for u in left)
+                if alone and unit.kind in _HEADED and unit.shape == same[0].shape:
+                    self._pair(unit, same[0], _LAST_CHANCE)
 
     def _settle(self, new: Unit, old: Unit) -> bool:
         """Match two statements with the same words at the edge, unless their insides disagree."""

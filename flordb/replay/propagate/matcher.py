@@ -42,7 +42,8 @@ class Matcher:
         self._support = support
         self._fitter = Fitter(self._old, self._new, support)
         self._matchings: dict[frozenset[Unit], Matching] = {}
-        self._logs: dict[Unit, str] | None = None
+        self._logs = _logs(self._old)
+        self._fresh = _fresh_logs(self._new, set(self._logs.values()))
 
     def propagate(self, site: Site, *, at: tuple[str, int] | None = None) -> Patch | Refusal:
         """The older version with the statement in it, or why it cannot stand there.
@@ -94,7 +95,8 @@ class Matcher:
         )
 
     def _placer(self, hidden: Unit | None) -> Placer:
-        key = frozenset() if hidden is None else frozenset({hidden})
+        # New log statements have no counterpart: hiding them all, one matching serves for each.
+        key = self._fresh if hidden is None else self._fresh | {hidden}
         if key not in self._matchings:
             self._matchings[key] = Matching(self._old, self._new, key)
         return Placer(self._matchings[key], list(self._old.values()), list(self._new.values()))
@@ -102,13 +104,14 @@ class Matcher:
     def _patch(self, draft: Draft, placer: Placer, place: Place, note: str) -> Patch:
         statement, block = draft.statement, place.block
         source = block.owner.source
-        known = logs_already(statement, block, self._old_logs()) if statement.name else None
+        known = logs_already(statement, block, self._logs) if statement.name else None
         if known is not None:
             raise Refused(
                 f"line {known.lineno} of {source.path} already logs `{statement.name}` there"
             )
         fit = self._fitter.fit(draft, placer, place)
-        node, support = self._written(draft, fit, source, place)
+        node, support = self._written(draft, fit, source)
+        block = fit.block
         line = line_of_slot(block, fit.index)
         text = written(statement.unit, node, block.indent)
         edits = [*support, *fit.support, Edit(source.path, line, text, "statement")]
@@ -119,12 +122,10 @@ class Matcher:
         files = {source.path: patched, **fit.files}
         return Patch(files, tuple(insertions), fit.table, (f"{source.path}:{line}: {note}",))
 
-    def _written(
-        self, draft: Draft, fit: Fit, source: Source, place: Place
-    ) -> tuple[ast.AST, list[Edit]]:
+    def _written(self, draft: Draft, fit: Fit, source: Source) -> tuple[ast.AST, list[Edit]]:
         """The rewritten statement, and an import of flor if needed."""
         before = ast.dump(draft.node)
-        calls = FlorCalls(draft.statement.flor, bound_flor(source, place.block, fit.index))
+        calls = FlorCalls(draft.statement.flor, bound_flor(source, fit.block, fit.index))
         node = calls.visit(Renamer(fit.table).visit(copy.deepcopy(draft.node)))
         support = []
         if calls.wanted:
@@ -134,19 +135,26 @@ class Matcher:
             support.append(Edit(source.path, _head(source), text, "support"))
         return (draft.node if ast.dump(node) == before else node), support
 
-    def _old_logs(self) -> dict[Unit, str]:
-        """The names that the older version logs, by statement."""
-        if self._logs is None:
-            self._logs = {}
-            for source in self._old.values():
-                flor = flor_names(source.tree)
-                for unit in source.units if flor.modules or flor.direct else []:
-                    if unit.blocks:
-                        continue
-                    for call in ast.walk(unit.node):
-                        if isinstance(call, ast.Call) and flor.function_of(call) == "log":
-                            self._logs[unit] = literal_argument(call) or ""
-        return self._logs
+
+def _logs(sources: Mapping[str, Source]) -> dict[Unit, str]:
+    """The names that a version logs, by statement."""
+    found: dict[Unit, str] = {}
+    for source in sources.values():
+        flor = flor_names(source.tree)
+        for unit in source.units if flor.modules or flor.direct else []:
+            for call in ast.walk(unit.node) if not unit.blocks else []:
+                if isinstance(call, ast.Call) and flor.function_of(call) == "log":
+                    found[unit] = literal_argument(call) or ""
+    return found
+
+
+def _fresh_logs(sources: Mapping[str, Source], known: set[str]) -> frozenset[Unit]:
+    """The log calls that are statements of their own and log what the older version does not."""
+    return frozenset(
+        unit
+        for unit, name in _logs(sources).items()
+        if name and name not in known and isinstance(unit.node, ast.Expr)
+    )
 
 
 def _swap(pair: tuple[Draft, Place], placer: Placer) -> tuple[Draft, Placer, Place]:

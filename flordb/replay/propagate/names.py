@@ -129,6 +129,16 @@ def root_of(node: ast.AST) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
+def stores(node: ast.AST) -> set[str]:
+    """The names that a statement binds, or into whose value it stores an attribute or item."""
+    stored = {
+        root_of(part)
+        for part in ast.walk(node)
+        if isinstance(part, (ast.Attribute, ast.Subscript)) and not isinstance(part.ctx, ast.Load)
+    }
+    return binds(node) | {name for name in stored if name is not None}
+
+
 def changes(node: ast.AST) -> set[str]:
     """The names whose value a statement may change: bound, stored into, or acted on by a call."""
     found: set[str | None] = set(binds(node))

@@ -22,6 +22,10 @@ _SHARE = 0.5
 """How loud a neighbour speaks compared with the next nearer one."""
 _OWNER = 0.3
 """How loud the statement round the site speaks."""
+_NO_PLACE = (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)
+"""Statements that stand where they stand for order's sake, not for what is round them."""
+_OUTWARDS = 0.25
+"""How loud a neighbour speaks of the next block outwards."""
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
@@ -81,11 +85,12 @@ class Placer:
                 if distance >= _FAR:
                     break
                 weight = _SHARE**distance
-                near = distance == 0 and not isinstance(neighbour.node, _DEFINITIONS)
+                near = distance == 0 and not isinstance(neighbour.node, _NO_PLACE)
                 other = self.matching.to_old.get(neighbour)
                 if other is not None and other.block is not None:
                     weight *= self.matching.sure[neighbour]
                     yield Witness(neighbour, other.block, other.index, before, weight, near)
+                    yield from _round(neighbour, other, before, weight)
                 elif neighbour.blocks:
                     yield from self._from_inside(neighbour, before, weight / 2)
 
@@ -101,7 +106,7 @@ class Placer:
         """The statement in whose place the inside of ``owner`` runs, where only Y has ``owner``."""
         if owner.block is None or owner in self.matching.to_old:
             return None
-        if owner.kind in ("With", "Try"):
+        if owner.kind in ("With", "Try", "If"):
             return owner
         return single_call(owner, self._new) if isinstance(owner.node, FUNCTIONS) else None
 
@@ -112,9 +117,18 @@ class Placer:
         inside = list(neighbour.inside())
         for unit in reversed(inside) if before else inside:
             other = self.matching.to_old.get(unit)
-            if other is not None and other.block is not None:
-                yield Witness(unit, other.block, other.index, before, weight, False)
-                return
+            if other is None or other.block is None:
+                continue
+            parent = other.parent
+            while parent is not None and parent.block and parent not in self.matching.to_new:
+                # The older version may have the neighbour after all, too different to be matched.
+                if parent.kind == neighbour.kind:
+                    other = parent
+                parent = parent.parent
+            assert other.block is not None
+            yield Witness(unit, other.block, other.index, before, weight, False)
+            yield from _round(unit, other, before, weight)
+            return
 
     def _add_owner(self, found: dict[Block, Place], unit: Unit) -> None:
         """The same part of the statement round the site is spoken for by that statement."""
@@ -139,6 +153,15 @@ class Placer:
             near = any(witness.near for witness in place.witnesses)
             if near and call is not None and call.block in found:
                 place.weight += found[call.block].weight
+
+
+def _round(unit: Unit, other: Unit, before: bool, weight: float) -> Iterator[Witness]:
+    """What a neighbour says, more quietly, of the blocks round the one that it stands in."""
+    for owner in other.above():
+        if owner.block is None or isinstance(owner.node, _DEFINITIONS):
+            return
+        weight *= _OUTWARDS
+        yield Witness(unit, owner.block, owner.index, before, weight, False)
 
 
 def _settle(place: Place) -> None:

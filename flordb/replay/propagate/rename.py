@@ -20,6 +20,8 @@ from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
 
 _LEAST = 2
 """The votes that a rename needs."""
+_PROOF = 12
+"""The undisputed votes that outweigh that two names are bound in different ways."""
 _RUN = 3
 """Fewer words in a row than this are not the same part of two statements that differ."""
 
@@ -27,12 +29,13 @@ _RUN = 3
 class Renames:
     """The votes of a matching for the names of one scope of the newer version in one of the older.
 
-    Parameters: ``matching``; ``new``, the function (or module) of the statement; ``old``, the
-    block of the older version where it is to stand.
+    Parameters: ``matching``; ``new``, the statement; ``old``, the block of the older version where
+    it is to stand.
     """
 
     def __init__(self, matching: Matching, new: Unit, old: Block) -> None:
-        self._mine, self._theirs = _chain(new), _chain(old.scope)
+        self._mine, self._theirs = _chain(new.scope), _chain(old.scope)
+        self._defined = _by_definition(matching, new, self._theirs)
         self._votes: dict[str, Counter[str]] = {}
         self._reverse: dict[str, Counter[str]] = {}
         self._collect(matching)
@@ -57,8 +60,11 @@ class Renames:
     def old_name(self, name: str) -> str | None:
         """The older version's name of a variable, or None where the evidence names none.
 
-        The answer may be the same name.
+        The answer may be the same name. The definition that reaches the statement knows best.
         """
+        defined = self._defined.get(name)
+        if defined is not None:
+            return defined
         votes = self._votes.get(name)
         if not votes:
             return None
@@ -69,7 +75,7 @@ class Renames:
             return None
         if self._reverse[best].most_common(1)[0][0] != name:
             return None
-        return best if self._same_role(name, best) else None
+        return best if count >= _PROOF or self._same_role(name, best) else None
 
     def taken_by(self, old_name: str) -> str | None:
         """Which other name of the newer version the older one means by ``old_name``, if any."""
@@ -87,6 +93,43 @@ class Renames:
         if "import" in mine ^ theirs:
             return False
         return not mine or not theirs or bool(mine & theirs)
+
+
+def _by_definition(matching: Matching, unit: Unit, scopes: list[Unit]) -> dict[str, str]:
+    """What the older version calls the names whose last definition before a statement it has."""
+    found: dict[str, str] = {}
+    lost: set[str] = set()
+    for definition in _before(unit):
+        bound = binds(definition.node) if not definition.blocks else set(definition.words)
+        bound -= found.keys() | lost
+        other = matching.to_old.get(definition)
+        if not bound or _is_definition(definition):
+            continue
+        if other is None or other.scope not in scopes:
+            lost |= bound if not definition.blocks else set()
+            continue
+        theirs = binds(other.node)
+        for name, old_name, _ in _pairs(definition, other):
+            if name in bound and name in binds(definition.node) and old_name in theirs:
+                found.setdefault(name, old_name)
+        lost |= bound - found.keys() if not definition.blocks else set()
+    head = matching.to_old.get(unit.scope)
+    for name, old_name in _parameter_pairs(unit.scope, head) if head in scopes and head else ():
+        if name not in lost:
+            found.setdefault(name, old_name)
+    return found
+
+
+def _before(unit: Unit) -> Iterator[Unit]:
+    """The statements of its function before one, the last first; headers after their blocks."""
+    here = unit
+    while here.block is not None and here is not unit.scope:
+        for earlier in reversed(here.block.units[: here.index]):
+            yield from (u for u in reversed(list(earlier.inside())) if u.scope is unit.scope)
+            yield earlier
+        here = here.block.owner
+        if here is not unit.scope:
+            yield here
 
 
 def _how_bound(name: str, scope: Unit) -> Iterator[str]:
@@ -146,10 +189,10 @@ def _parameter_pairs(new: Unit, old: Unit) -> Iterator[tuple[str, str]]:
     mine, theirs = parameters(new.node), parameters(old.node)
     for name in sorted(mine & theirs):
         yield name, name
-    a = [p.arg for p in new.node.args.args]
-    b = [p.arg for p in old.node.args.args]
+    a = [p.arg for p in new.node.args.args if p.arg not in theirs]
+    b = [p.arg for p in old.node.args.args if p.arg not in mine]
     if len(a) == len(b):
-        yield from ((x, y) for x, y in zip(a, b, strict=True) if x not in theirs and y not in mine)
+        yield from zip(a, b, strict=True)
 
 
 class Renamer(ast.NodeTransformer):

@@ -55,11 +55,16 @@ def _words_alike(new: Unit, old: Unit) -> float:
     if new.words == old.words:
         return 1.0
     score = _weighted_dice(new.bag, old.bag)
-    if _called(new.node) != _called(old.node):
+    if _called(new.node) != _called(old.node) and not _say_the_same(new, old):
         score *= _OTHER_CALL
     if new.shape == old.shape and len(new.words) > 3:
         score = max(score, 0.55 + 0.4 * score)
     return score
+
+
+def _say_the_same(new: Unit, old: Unit) -> bool:
+    """Whether two statements hold the same text of several words."""
+    return any(w.startswith("#'") and " " in w[2:-1].strip() and w in old.bag for w in new.bag)
 
 
 def _called(node: ast.AST) -> str | None:

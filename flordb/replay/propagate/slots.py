@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.names import changes, outside
+from flordb.replay.propagate.names import changes, outside, stores
 from flordb.replay.propagate.place import Place
 from flordb.replay.propagate.units import Block, Unit
 
@@ -63,7 +63,9 @@ def decided(
     the newer version, nearest first, that touch the same values there.
     """
     if _near(place, True):
-        return 0
+        # Where X gives a new value in between, that is the one with which the code goes on.
+        between = place.block.units[place.low : place.high]
+        return -1 if any(stores(unit.node) & touch.reads for unit in between) else 0
     earlier, later = next(iter(before), None), next(iter(after), None)
     last = _counterpart(matching, earlier, place.block)
     if last is not None and not _minded(place.block, last + 1, place.low, touch):
