@@ -58,45 +58,44 @@ def after_definitions(
 
 
 def before_uses(bound: Iterable[str], block: Block, index: int) -> tuple[Block, int]:
-    """The slot itself, or the nearest one further out that all uses of what is bound come after.
+    """The slot itself, or the nearest one further out from which what is bound reaches its uses.
 
-    A use counts where nothing else in the older version binds the name on every way to it. Raises
-    Refused where there is no such slot.
+    A use counts where the older version may come to it without the name bound. Raises Refused
+    where there is no such slot.
     """
     for name in sorted(bound):
-        for use in block.scope.inside():
-            inner = use.scope is not block.scope or isinstance(use.node, FUNCTIONS)
-            if inner or name not in use.words or name not in reads(_header(use)):
-                continue
-            if use.block is None or how_bound(name, use.block, use.index) is Bound.ALWAYS:
-                continue
-            while not _comes_to(block, index, use):
-                if block.owner.block is None or block.owner is block.scope:
-                    raise Refused(
-                        f"line {use.lineno} of {block.owner.source.path} reads `{name}` before it"
-                    )
-                block, index = block.owner.block, block.owner.index + 1
+        uses = [use for use in _uses(name, block.scope) if not _has(name, use)]
+        while not _all_have(name, uses, block, index):
+            owner = block.owner
+            if owner.block is None or owner is block.scope:
+                line = uses[0].lineno
+                raise Refused(f"line {line} of {owner.source.path} reads `{name}` before it")
+            block, index = owner.block, owner.index + 1
     return block, index
 
 
-def _comes_to(block: Block, index: int, use: Unit) -> bool:
-    """Whether all ways to ``use`` pass the slot: loops run, and equal tests turn out equal."""
-    for unit in (use, *use.above()):
-        if unit.block is block:
-            return unit.index >= index
-    owner = block.owner
-    node = owner.node
-    if owner.block is None or block.part != "body" or not _is_entered(owner, use):
-        return False
-    return not isinstance(node, FUNCTIONS) and _comes_to(owner.block, owner.index + 1, use)
+def _uses(name: str, scope: Unit) -> list[Unit]:
+    """The statements of a function that read a name, functions inside it left out."""
+    own = (u for u in scope.inside() if u.scope is scope and not isinstance(u.node, FUNCTIONS))
+    return [u for u in own if name in u.words and name in reads(_header(u))]
 
 
-def _is_entered(owner: Unit, use: Unit) -> bool:
-    """Whether whoever comes to ``use`` from before ``owner`` has been in its body."""
-    if isinstance(owner.node, (*LOOPS, ast.With, ast.AsyncWith)):
-        return True
-    same = (unit for unit in use.above() if unit.words == owner.words)
-    return isinstance(owner.node, ast.If) and any(isinstance(u.node, ast.If) for u in same)
+def _has(name: str, use: Unit) -> bool:
+    return use.block is not None and how_bound(name, use.block, use.index) is Bound.ALWAYS
+
+
+def _all_have(name: str, uses: list[Unit], block: Block, index: int) -> bool:
+    """Whether the name is bound at all uses once a slot binds it."""
+    statements = block.statements
+    statements.insert(index, ast.Assign([ast.Name(name, ast.Store())], ast.Constant(None)))
+    try:
+        return all(_has(name, use) or _is_behind(use, block, index) for use in uses)
+    finally:
+        del statements[index]
+
+
+def _is_behind(use: Unit, block: Block, index: int) -> bool:
+    return any(unit.block is block and unit.index >= index for unit in (use, *use.above()))
 
 
 def _header(unit: Unit) -> ast.AST:

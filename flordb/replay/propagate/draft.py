@@ -14,7 +14,7 @@ from flordb.replay.propagate.effects import effect_of
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import outside
+from flordb.replay.propagate.names import BUILTINS, binds, reads
 from flordb.replay.propagate.place import Place
 from flordb.replay.propagate.statement import Statement
 from flordb.replay.propagate.units import Block, Unit
@@ -36,7 +36,13 @@ class Draft:
     def names(self) -> set[str]:
         """The names that it reads, those of flor left out."""
         flor = self.statement.flor
-        return outside(self.node) - set(flor.modules) - set(flor.direct)
+        read = reads(self.node) - set(flor.modules) - set(flor.direct)
+        taken = {n for n in read & BUILTINS if any(n in binds(u.node) for u in self._scope())}
+        return (read - BUILTINS) | taken
+
+    def _scope(self) -> list[Unit]:
+        """The statements among which a built-in name may get another meaning."""
+        return [unit for unit in self.unit.source.units if not unit.blocks]
 
 
 def draft_of(statement: Statement) -> Draft:

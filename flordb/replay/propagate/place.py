@@ -125,6 +125,8 @@ class Placer:
                 if parent.kind == neighbour.kind:
                     other = parent
                 parent = parent.parent
+            if parent is not None and parent.block and parent.words == neighbour.words:
+                other = parent
             assert other.block is not None
             yield Witness(unit, other.block, other.index, before, weight, False)
             yield from _round(unit, other, before, weight)

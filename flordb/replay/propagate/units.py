@@ -120,6 +120,11 @@ class Block:
     units: list[Unit] = field(default_factory=list)
 
     @property
+    def statements(self) -> list[ast.stmt]:
+        """Python's own list of the block's statements."""
+        return next(own for part, own in blocks_of(self.owner.node) if part == self.part)
+
+    @property
     def scope(self) -> Unit:
         """The function that the block belongs to, or the module."""
         if self.owner.block is None or isinstance(self.owner.node, FUNCTIONS):
