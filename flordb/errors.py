@@ -18,6 +18,11 @@ must never be imported into a training process.
 
 from __future__ import annotations
 
+import sys
+import warnings
+
+_INNER = ("flordb", "contextlib", "threading")
+
 
 class FlorError(Exception):
     """Anything that flordb itself has to say to its user."""
@@ -45,3 +50,19 @@ class ReplayError(FlorError):
 
 class FlorWarning(UserWarning):
     """Flordb goes on, but something is not as it should be."""
+
+
+def warn(message: str) -> None:
+    """Give a `FlorWarning` at the user's line: the nearest one that is not flordb's own."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, FlorWarning, stacklevel=level)
+
+
+def warn_in_training(message: str) -> None:
+    """As `warn`, but never raises, also under ``python -W error``: no training ends by it."""
+    try:
+        warn(message)
+    except FlorWarning:
+        print(f"flordb: {message}", file=sys.stderr)

@@ -11,13 +11,12 @@ import os
 import re
 import sys
 import tomllib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flordb.errors import FlorWarning
+from flordb.errors import warn_in_training
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError:
         return {}  # most projects and users have none
     except tomllib.TOMLDecodeError as error:
-        warnings.warn(f"flordb ignores {path}: {error}", FlorWarning, stacklevel=2)
+        warn_in_training(f"{path} is ignored: {error}")
         return {}
 
 
@@ -148,11 +147,9 @@ def _apply(settings: Settings, values: Mapping[str, Any], where: str) -> Setting
         try:
             known[name] = _convert(_plain(name, value), types[name])
         except ValueError:
-            warnings.warn(
-                f"flordb ignores {name} = {value!r} from {where}: "
-                f"expected a value of type {types[name].__name__}",
-                FlorWarning,
-                stacklevel=2,
+            warn_in_training(
+                f"{name} = {value!r} from {where} is ignored: "
+                f"expected a value of type {types[name].__name__}"
             )
     return replace(settings, **known)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from flordb.errors import FlorWarning
+from flordb.errors import warn
 from flordb.query.errors import BudgetExceeded
 from flordb.replay.execute import Progress, Report, execute
 from flordb.replay.plan import Plan, Want
@@ -47,30 +46,18 @@ def acquire(
 ) -> Report:
     """Carry out a plan, and warn of what could not be had and of what came out differently."""
     report = execute(project, plan, settings, progress)
-    warn(report)
+    _tell(report)
     return report
 
 
-def warn(report: Report) -> None:
+def _tell(report: Report) -> None:
     """Tell the user, once a query, what went wrong with which run and column."""
     for failure in report.failures[:_MOST_SHOWN]:
         names = ", ".join(failure.names)
-        warnings.warn(
-            f"{names} of the run of {failure.want.tstamp} ({failure.want.filename}): "
-            f"{failure.reason}",
-            FlorWarning,
-            stacklevel=2,
-        )
+        run = f"the run of {failure.want.tstamp} ({failure.want.filename})"
+        warn(f"{names} of {run}: {failure.reason}")
     if len(report.failures) > _MOST_SHOWN:
         more = len(report.failures) - _MOST_SHOWN
-        warnings.warn(
-            f"{more} more values could not be acquired; SELECT * FROM acquisitions shows why",
-            FlorWarning,
-            stacklevel=2,
-        )
+        warn(f"{more} more values could not be acquired; SELECT * FROM acquisitions shows why")
     for anomaly in report.anomalies[:_MOST_SHOWN]:
-        warnings.warn(
-            f"a replay came out differently: {anomaly}; see SELECT * FROM replay_anomalies",
-            FlorWarning,
-            stacklevel=2,
-        )
+        warn(f"a replay came out differently: {anomaly}; see SELECT * FROM replay_anomalies")

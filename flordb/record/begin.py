@@ -11,14 +11,13 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from flordb import session, settings
-from flordb.errors import FlorWarning
+from flordb.errors import warn_in_training
 from flordb.record.build import build_context, process_start, ranks
 from flordb.record.passive import Passive, in_child
 from flordb.record.recorder import Recorder
@@ -236,4 +235,4 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"flordb: {what}.", FlorWarning, stacklevel=4)
+    warn_in_training(f"{what}.")

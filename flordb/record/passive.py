@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from flordb import kwargs
-from flordb.errors import FlorWarning
+from flordb.errors import warn_in_training
 
 T = TypeVar("T")
 
@@ -23,7 +22,7 @@ class Passive:
     def log(self, name: str, value: T) -> T:
         if self.why is not None:
             why, self.why = self.why, None
-            warnings.warn(f"flordb: {name!r} is not recorded: {why}", FlorWarning, stacklevel=3)
+            warn_in_training(f"{name!r} is not recorded: {why}")
         return value
 
     def arg(self, name: str, default: T) -> T:

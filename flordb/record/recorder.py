@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,7 +16,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from flordb import kwargs
-from flordb.errors import FlorWarning, GitError
+from flordb.errors import GitError, warn_in_training
 from flordb.record.adaptive import Adaptive
 from flordb.record.code import is_project_file
 from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
@@ -266,7 +265,7 @@ class Recorder:
         key = what.split(":")[0]
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(f"flordb: {what}. Training goes on.", FlorWarning, stacklevel=3)
+            warn_in_training(f"{what}. Training goes on.")
 
     # The end.
 

@@ -12,12 +12,11 @@ import re
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flordb.errors import FlorWarning, SnapshotError
+from flordb.errors import SnapshotError, warn_in_training
 from flordb.record.blocks import Blocks, Place
 from flordb.record.buffers import Buffers, Stored
 from flordb.record.capture import Captured, capture
@@ -185,7 +184,7 @@ class Snapshotter:
         if what not in self._warned:
             self._warned.add(what)
             message = f"flordb: the snapshot at {boundary} could not be written: {error}"
-            warnings.warn(f"{message}. Training goes on.", FlorWarning, stacklevel=2)
+            warn_in_training(f"{message}. Training goes on.")
 
 
 def kind_of(boundary: str) -> str:

@@ -5,12 +5,11 @@ off the training thread.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flordb.errors import FlorWarning, GitError
+from flordb.errors import GitError, warn_in_training
 from flordb.store.history import Version, commit_run, write_version
 from flordb.store.project import Project
 
@@ -93,4 +92,4 @@ class NoVersion(Versioning):
 
 
 def _warn(what: str) -> None:
-    warnings.warn(f"flordb: {what}.", FlorWarning, stacklevel=2)
+    warn_in_training(f"{what}.")

@@ -10,13 +10,12 @@ import math
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flordb.errors import FlorWarning
+from flordb.errors import warn_in_training
 from flordb.record.context import Context
 from flordb.record.values import Deferred, Repr
 from flordb.store.runfile import dump_line, encode_value
@@ -193,4 +192,4 @@ class RunWriter:
     def _warn(self, what: str) -> None:
         if not self._troubled:
             self._troubled = True
-            warnings.warn(f"flordb: {what}. Training goes on.", FlorWarning, stacklevel=2)
+            warn_in_training(f"{what}. Training goes on.")
