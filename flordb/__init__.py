@@ -89,8 +89,9 @@ def checkpointing(**objects: Any) -> AbstractContextManager[None]:
 def loading(objects: Mapping[str, Any], row: Any) -> AbstractContextManager[None]:
     """Load into ``objects`` the state that a run's snapshot has for them (figure 6.6).
 
-    ``row``: a row of a dataframe, or a dataframe with one row, that names the run (``projid``,
-    ``tstamp``, ``filename``) and, where it has the top-level loop's column, the iteration. Raises
+    ``row``: a row of a dataframe, or a dataframe whose first row counts (several may be the best),
+    that names the run (``projid``, ``tstamp``, ``filename``) and, where it has the top-level loop's
+    column, the iteration. Raises
     SnapshotError where there is no snapshot, or none with such an object.
     """
     from flordb.record.loading import load

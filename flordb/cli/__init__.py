@@ -1,13 +1,16 @@
 """The command line: one thin file a command. Data goes to stdout, all else to stderr.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget or refused at the prompt, 130 Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 over budget or refused at the prompt, and
+130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import click
@@ -45,6 +48,7 @@ def group() -> None:
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = group.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -56,7 +60,15 @@ def main() -> None:
         code = 130
     except FlorError as error:
         code = _failed(error)
+    except OSError as error:
+        click.echo(f"flordb: {error}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C: replays are stopped, and their workspaces removed."""
+    sys.exit(128 + number)
 
 
 def _failed(error: FlorError) -> int:

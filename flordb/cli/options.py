@@ -13,8 +13,12 @@ project = click.option(
     help="The project's folder (default: the one around the working folder).",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-budget = click.option("--budget", type=float, help="Seconds that replays may take.")
-workers = click.option("--workers", type=int, help="Replays at the same time (default: cores).")
+budget = click.option(
+    "--budget", type=click.FloatRange(min=0), help="Seconds that replays may take."
+)
+workers = click.option(
+    "--workers", type=click.IntRange(min=0), help="Replays at the same time (default: cores)."
+)
 acquire = click.option(
     "--acquire",
     type=click.Choice(["auto", "always", "never"]),

@@ -31,7 +31,7 @@ def show_rows(
     else:
         click.echo("\t".join(names))
         for row in rows:
-            click.echo("\t".join(text(value) for value in row))
+            click.echo("\t".join(_in_line(text(value)) for value in row))
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -55,6 +55,14 @@ def text(value: Any) -> str:
     if isinstance(value, datetime.datetime):
         return value.isoformat(sep=" ")
     return str(value)
+
+
+_ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+def _in_line(shown: str) -> str:
+    """A text as one field of one line, for ``cut`` and ``wc``; JSON and CSV keep it as it is."""
+    return shown.translate(_ESCAPES)
 
 
 def plain(value: Any) -> Any:

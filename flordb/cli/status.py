@@ -54,11 +54,15 @@ def command(project: str | None, as_json: bool, verbose: bool) -> None:
     show_rows(names, rows, as_json=False)
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     click.echo(f"{found.root}: {states or 'no runs'}", err=True)
-    stored = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
+    stored = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items())
     click.echo(stored, err=True)
     if verbose:
         for name, value in settings.items():
             click.echo(f"{name} = {value}", err=True)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _bytes(path: Path) -> int:

@@ -30,5 +30,6 @@ def command(project: str | None) -> None:
     for problem in report.problems:
         click.echo(f"flordb: {problem}", err=True)
     if report.locked:
-        click.echo(f"flordb: {report.locked}", err=True)
+        after = "queries are answered from the run files until it can be brought up to date"
+        click.echo(f"flordb: {report.locked}; {after}", err=True)
         raise click.exceptions.Exit(1)

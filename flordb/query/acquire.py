@@ -46,11 +46,11 @@ def acquire(
 ) -> Report:
     """Carry out a plan, and warn of what could not be had and of what came out differently."""
     report = execute(project, plan, settings, progress)
-    _tell(report)
+    tell(report)
     return report
 
 
-def _tell(report: Report) -> None:
+def tell(report: Report) -> None:
     """Tell the user, once a query, what went wrong with which run and column."""
     for failure in report.failures[:_MOST_SHOWN]:
         names = ", ".join(failure.names)

@@ -8,7 +8,6 @@ process ever holds the database while its user thinks. Tables that you create ar
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,10 +19,10 @@ import duckdb
 
 from flordb import settings as _settings
 from flordb.analysis.statements import log_statements
-from flordb.errors import FlorWarning, ProjectError
+from flordb.errors import ProjectError, warn
 from flordb.query import errors
 from flordb.query import statement as _statement
-from flordb.query.acquire import warn, without
+from flordb.query.acquire import tell, without
 from flordb.query.cursor import Cursor
 from flordb.query.errors import mapped
 from flordb.query.explain import describe
@@ -277,9 +276,7 @@ class Connection(Cursor):
         if chosen.acquire == "never":
             return False
         if self._in_transaction:
-            warnings.warn(
-                "nothing is acquired within a transaction; end it first", FlorWarning, stacklevel=2
-            )
+            warn("nothing is acquired within a transaction; end it first")
         return not self._in_transaction
 
     def _acquire(self, wants: Sequence[Want], chosen: Settings, stop: threading.Event) -> None:
@@ -289,7 +286,7 @@ class Connection(Cursor):
             with progress_bar() as show:
                 reports = _acquire(self.project, wants, chosen, show, stop)
         for report in reports:
-            warn(report)
+            tell(report)
 
     def _explain(
         self, parsed: Statement, parameters: Parameters, frame: FrameType | None
@@ -365,14 +362,9 @@ class Connection(Cursor):
         self._is_held = True
         if report.locked and not self._told_of_lock:
             self._told_of_lock = True
-            warnings.warn(
-                f"the database is in use ({report.locked}), so this query is answered from the "
-                "run files, which takes longer",
-                FlorWarning,
-                stacklevel=2,
-            )
+            warn(f"{report.locked}, so this query is answered from the run files, which is slower")
         for problem in report.problems:
-            warnings.warn(problem, FlorWarning, stacklevel=2)
+            warn(problem)
 
     def _let_go(self) -> None:
         """Detach the project's tables; a transaction that has read them keeps them."""

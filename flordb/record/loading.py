@@ -35,9 +35,9 @@ def load(objects: Mapping[str, Any], row: Any) -> Iterator[None]:
 
 def _fields(row: Any) -> dict[str, Any]:
     if hasattr(row, "iloc") and hasattr(row, "columns"):
-        if len(row) != 1:
+        if row.empty:
             raise SnapshotError(
-                f"flor.loading needs one row that names a run; this dataframe has {len(row)}"
+                "flor.loading needs a row that names a run; this dataframe has none"
             )
         row = row.iloc[0]
     fields = dict(row)

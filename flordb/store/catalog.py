@@ -58,7 +58,7 @@ def attach(
         try:
             report = _sync(project, settings, files)
         except OSError as error:
-            report = SyncReport(locked=str(error))
+            report = SyncReport(locked=_unusable(error))
         if report.locked or not _attach_file(connection, project, settings, None):
             in_memory = _build(connection, project, settings, files)
             report = replace(in_memory, locked=report.locked, rebuilt=report.rebuilt)
@@ -137,14 +137,23 @@ def _is_lock(error: duckdb.Error) -> bool:
 def _holder(error: duckdb.Error) -> str:
     """Who holds the database, or what else keeps it from being written, from DuckDB's message."""
     pid = re.search(r"PID (\d+)", str(error))
-    return f"PID {pid[1]}" if pid else str(error).splitlines()[0]
+    return _in_use(f"PID {pid[1]}") if pid else _unusable(error)
+
+
+def _in_use(by: str) -> str:
+    return f"the database is in use by another program ({by})"
+
+
+def _unusable(error: Exception) -> str:
+    return f"the database cannot be used ({str(error).splitlines()[0]})"
 
 
 def _is_damage(error: duckdb.Error) -> bool:
     if isinstance(error, _BROKEN):
         return True
     words = ("not a valid duckdb", "corrupt", "checksum", "version number", "wal file")
-    return any(word in str(error).lower() for word in words)
+    cut_off = "could not read enough bytes"
+    return any(word in str(error).lower() for word in (*words, cut_off))
 
 
 def _sync(project: Project, settings: Settings, files: dict[str, Entry]) -> SyncReport:
@@ -154,7 +163,7 @@ def _sync(project: Project, settings: Settings, files: dict[str, Entry]) -> Sync
     deadline = time.monotonic() + settings.lock_wait_seconds
     lock = acquire(_lock_path(project), True, settings.lock_wait_seconds)
     if lock is None:
-        return SyncReport(locked=holders(_lock_path(project)))
+        return SyncReport(locked=_in_use(holders(_lock_path(project))))
     try:
         return _write(project, settings, files, deadline)
     finally:

@@ -25,7 +25,7 @@ class SyncReport:
     """What a sync did.
 
     ``files`` and ``rows``: how many were taken in. ``problems``: what was left out and why.
-    ``locked``: who keeps the database so that it could not be brought up to date, None if it
+    ``locked``: why the database could not be brought up to date, and who has it, None if it
     was. ``rebuilt``: why the database was built anew, and where the old one is.
     """
 

@@ -24,6 +24,11 @@ NULL, BOOL, INT, FLOAT, STR, JSON, REF, REPR = range(8)
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
+_LEFT_OUT = (
+    "Nothing was taken from it. Remove it, and flordb reads the one that was committed to the "
+    "flor/ branch, if there is one."
+)
+
 
 def encode_value(value: Any) -> dict[str, Any]:
     """The fields of a log line for ``value``: ``v``, and ``y`` where JSON alone would lose it.
@@ -145,7 +150,9 @@ def parse_run(data: bytes, path: Path) -> RunFile:
     raw = data.split(b"\n")
     torn = raw.pop() != b""
     if not raw:
-        raise RunFileError(f"{path}: no complete line; it is not a flordb run file or was cut off.")
+        raise RunFileError(
+            f"{path}: no complete line; it is not a flordb run file or was cut off. {_LEFT_OUT}"
+        )
     header = _header(raw[0], path)
     lines: list[dict[str, Any]] = []
     problems: list[tuple[int, str]] = []
@@ -172,10 +179,7 @@ def _header(text: bytes, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("k") not in ("run", "replay"):
-        raise RunFileError(
-            f"{path}, line 1: not the first line of a flordb run file. "
-            "Nothing was taken from it; remove the file, or get it back from the flor/ branch."
-        )
+        raise RunFileError(f"{path}, line 1: not the first line of a flordb run file. {_LEFT_OUT}")
     version = header.get("flor")
     if not isinstance(version, int) or version > FORMAT:
         raise RunFileError(

@@ -16,6 +16,7 @@ from runfiles import Node, context, ended, header, lines_of, log, project, text_
 from flordb.settings import Settings
 from flordb.store import catalog
 from flordb.store.project import Project
+from tests.conftest import Sandbox
 
 TREE = Node(
     [("lr", 0.1)],
@@ -157,6 +158,11 @@ def test_a_deleted_or_damaged_database_is_built_again(tmp_path: Path) -> None:
     report = catalog.sync(place, Settings())
     assert report.rebuilt
     assert contents(place) == before
+    size = place.database.stat().st_size
+    for kept in (1, 5000, size // 2, size - 1):
+        os.truncate(place.database, kept)
+        assert contents(place) == before
+        assert catalog.sync(place, Settings()).locked is None
     db = duckdb.connect(str(place.database))
     db.execute("UPDATE meta SET value = '0' WHERE key = 'schema'")
     db.close()
@@ -294,3 +300,16 @@ def test_states(tmp_path: Path) -> None:
         ("6.jsonl", "lost"),
         ("7.jsonl", "running"),
     ]
+
+
+def test_a_run_file_made_unusable_comes_back_from_git(sandbox: Sandbox) -> None:
+    sandbox.write("train.py", "import flordb as flor\nflor.log('x', 1)\n")
+    sandbox.run("train.py")
+    (path,) = sandbox.run_files()
+    for text in ("", '{"k": "ru', "nonsense\n"):
+        path.write_text(text)
+        (problem,) = catalog.sync(sandbox.project, Settings()).problems
+        assert str(path) in problem
+        assert "Remove it" in problem
+        path.unlink()
+        assert ask(sandbox.project, "SELECT value_name, value FROM logs") == [("x", "1")]

@@ -1,0 +1,91 @@
+"""Commands that are stopped, cut off, or given too little room."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Sandbox
+from tests.support import TRAIN, trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_query_that_is_stopped_leaves_nothing_behind(
+    tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    place = trained(tmp_path, (1.0,))
+    reached = tmp_path / "reached"
+    line = '    flor.log("acc", weight)\n'
+    hanging = f"(open({str(reached)!r}, 'w'), __import__('time').sleep(60))"
+    place.write("train.py", TRAIN.replace(line, f"{line}    flor.log('h', {hanging})\n"))
+    before = place.everything_of_the_users()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flordb", "sql", "SELECT h FROM flor"],
+        cwd=place.root,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not reached.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert place.everything_of_the_users() == before
+    assert not list(place.project.runs.glob("*.replay-*"))
+    assert list(place.project.temporary.iterdir()) == []
+    workspaces = Path(place.environment["XDG_CACHE_HOME"]) / "flordb" / "workspaces"
+    assert list(workspaces.iterdir()) == []
+
+
+@pytest.fixture
+def place(sandbox: Sandbox) -> Sandbox:
+    sandbox.project.prepare()
+    return sandbox
+
+
+def flor(place: Sandbox, *arguments: str, stdout: str) -> subprocess.CompletedProcess[str]:
+    with open(stdout, "w") as file:
+        return subprocess.run(
+            [sys.executable, "-m", "flordb", *arguments],
+            cwd=place.root,
+            env=place.environment,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_a_message(place: Sandbox) -> None:
+    done = flor(place, "sql", "SELECT 1", stdout="/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "flordb: [Errno 28] No space left on device\n"
+
+
+def test_a_row_is_a_line_in_a_pipe(place: Sandbox, tmp_path: Path) -> None:
+    query = "SELECT E'a\\tb\\nc' AS x, 'é \\ d' AS y"
+    flor(place, "sql", query, stdout=str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "x\ty\na\\tb\\nc\té \\ d\n"
+
+
+@pytest.mark.parametrize("option", [("--budget", "-1"), ("--workers", "-3")])
+def test_negative_budgets_and_workers_are_wrong_usage(
+    place: Sandbox, option: tuple[str, str]
+) -> None:
+    done = flor(place, "sql", "SELECT 1", *option, stdout=os.devnull)
+    assert done.returncode == 2
+    assert option[0] in done.stderr
