@@ -183,7 +183,7 @@ class Snapshotter:
         what = type(error).__name__
         if what not in self._warned:
             self._warned.add(what)
-            message = f"flordb: the snapshot at {boundary} could not be written: {error}"
+            message = f"the snapshot at {boundary} could not be written: {error}"
             warn_in_training(f"{message}. Training goes on.")
 
 
