@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flordb.errors import FlorWarning, GitError
+from flordb.errors import GitError, warn
 from flordb.replay.plan import Refused, Task, Want
 from flordb.store import history
 from flordb.store.project import Project
@@ -162,11 +161,7 @@ class Outcomes:
             files = {path.name: path.read_bytes() for path in self.files}
             history.commit_replays(self.project, files)
         except (GitError, OSError) as error:
-            warnings.warn(
-                f"flordb: the acquired values are stored, but not committed to git: {error}.",
-                FlorWarning,
-                stacklevel=2,
-            )
+            warn(f"the acquired values are stored, but not committed to git: {error}.")
 
 
 def _outcome(
