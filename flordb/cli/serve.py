@@ -65,9 +65,14 @@ def command(
         signal.signal(number, lambda *_: stop.set())
     with Server(found, settings) as server:
         if as_json:
-            addresses = {"quack": server.quack, "no_quack": server.no_quack}
-            document = {"project": str(found.root), **addresses}
-            click.echo(json.dumps(document | {"token_file": str(token_file(found))}))
+            document = {
+                "project": str(found.root),
+                "quack": server.quack,
+                "no_quack": server.no_quack,
+                "postgres": server.postgres,
+                "token_file": str(token_file(found)),
+            }
+            click.echo(json.dumps(document))
         else:
             _show(server, str(token_file(found)))
         while not stop.wait(0.5):
@@ -84,4 +89,7 @@ def _show(server: Any, token_file: str) -> None:
         )
     elif server.no_quack is not None:
         click.echo(f"  no Quack: {server.no_quack}", err=True)
+    if server.postgres is not None:
+        host, port = server.postgres
+        click.echo(f"  PostgreSQL:  host={host} port={port} user=flor dbname=flordb", err=True)
     click.echo("Ctrl-C ends it.", err=True)

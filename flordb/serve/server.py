@@ -8,6 +8,7 @@ from types import TracebackType
 from flordb.serve.database import Database
 from flordb.serve.engine import Engine
 from flordb.serve.errors import ServeError
+from flordb.serve.pg.listener import Listener
 from flordb.serve.quack import Quack
 from flordb.serve.token import token_of
 from flordb.settings import Settings
@@ -22,7 +23,8 @@ class Server:
     """Serves a project from its construction to `close`; used in a ``with`` block.
 
     ``quack``: the address for DuckDB's shell, None where Quack is not served, and ``no_quack`` says
-    why. Raises ServeError where nothing can be served, OSError where the store can't be used.
+    why. ``postgres``: host and port of the PostgreSQL protocol, None where it is off. Raises
+    ServeError where nothing can be served, OSError where the store can't be used.
     """
 
     def __init__(self, project: Project, settings: Settings) -> None:
@@ -31,7 +33,9 @@ class Server:
         self.token = token_of(project)
         self.quack: str | None = None
         self.no_quack: str | None = None
+        self.postgres: tuple[str, int] | None = None
         self._quack: Quack | None = None
+        self._listener: Listener | None = None
         self.database = Database(project, settings)
         try:
             self.engine = Engine(project, settings, self.database)
@@ -48,7 +52,10 @@ class Server:
             self.quack = self._quack.start(
                 self.settings.serve_host, self.settings.serve_quack_port, self.token
             )
-        if self.quack is None:
+        if self.settings.serve_postgres_port >= 0:
+            self._listener = Listener(self.engine, self.token, None)
+            self.postgres = self._listener.address
+        if self.quack is None and self.postgres is None:
             raise ServeError(f"nothing to serve: {self.no_quack or 'both protocols are off'}")
 
     def _load_quack(self) -> None:
@@ -62,6 +69,8 @@ class Server:
 
     def close(self) -> None:
         """Stop serving: replays end, clients are told, the copy of the database is removed."""
+        if self._listener is not None:
+            self._listener.close()
         if self._quack is not None:
             self._quack.stop()
         if hasattr(self, "engine"):

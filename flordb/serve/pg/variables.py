@@ -1,0 +1,124 @@
+"""A session's settings: those that PostgreSQL's clients set and ask for, and two of our own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from flordb.serve.pg.errors import SessionError
+from flordb.settings import Settings
+
+SERVER_VERSION = "15.0"
+"""The version that clients take us for: it decides which catalog queries they send."""
+
+# What is told to each client at its start, and what it may ask for.
+REPORTED = {
+    "server_version": SERVER_VERSION,
+    "server_encoding": "UTF8",
+    "client_encoding": "UTF8",
+    "application_name": "",
+    "default_transaction_read_only": "on",
+    "in_hot_standby": "off",
+    "is_superuser": "off",
+    "session_authorization": "flor",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "integer_datetimes": "on",
+    "standard_conforming_strings": "on",
+}
+_OTHERS = {
+    "bytea_output": "hex",
+    "default_transaction_isolation": "read committed",
+    "extra_float_digits": "1",
+    "lc_collate": "C",
+    "lc_ctype": "C",
+    "max_identifier_length": "63",
+    "max_index_keys": "32",
+    "role": "none",
+    "search_path": "main",
+    "server_version_num": "150000",
+    "ssl": "on",
+    "statement_timeout": "0",
+    "transaction_isolation": "read committed",
+    "transaction_read_only": "on",
+}
+_FIXED = frozenset(
+    {
+        *("server_version", "server_version_num", "server_encoding", "is_superuser"),
+        *("integer_datetimes", "in_hot_standby", "max_identifier_length", "max_index_keys"),
+        *("transaction_read_only", "default_transaction_read_only", "session_authorization"),
+    }
+)
+_UNITS = {
+    "ms": 0.001,
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+}
+
+
+class Variables:
+    """What SET, SHOW, RESET and DISCARD ALL are about. ``settings`` are flordb's own."""
+
+    def __init__(self, settings: Settings, given: dict[str, str]) -> None:
+        self._first_settings = self.settings = settings
+        self._defaults = {k.lower(): v for k, v in (REPORTED | _OTHERS).items()}
+        known = {k.lower(): v for k, v in given.items() if k.lower() not in _FIXED}
+        self._first = {**self._defaults, **known}
+        self.values = dict(self._first)
+
+    def set(self, name: str, value: str) -> None:
+        """Raises SessionError for what cannot be set, or not to that."""
+        if value.lower() == "default":
+            self.reset(name)
+        elif name == "flor_budget":
+            self.settings = replace(self.settings, budget_seconds=seconds(value))
+        elif name == "flor_acquire":
+            if value.lower() not in ("auto", "always", "never"):
+                raise SessionError("22023", f"flor_acquire is auto, always or never, not {value!r}")
+            self.settings = replace(self.settings, acquire=value.lower())
+        elif name == "client_encoding" and value.upper().replace("-", "") not in (
+            *("UTF8", "UNICODE", "SQL_ASCII"),
+        ):
+            raise SessionError("22023", f"the server speaks UTF8, not {value}")
+        elif name in _FIXED and value.lower() != self.values[name].lower():
+            raise SessionError("55P02", f"{name} cannot be changed")
+        elif name:
+            self.values[name] = value
+
+    def show(self, name: str) -> str:
+        """Raises SessionError where there is no such setting."""
+        if name == "flor_budget":
+            return f"{self.settings.budget_seconds:g} s"
+        if name == "flor_acquire":
+            return self.settings.acquire
+        if name not in self.values:
+            raise SessionError("42704", f"unrecognized configuration parameter {name!r}")
+        return self.values[name]
+
+    def reset(self, name: str) -> None:
+        if name in ("all", "flor_budget"):
+            first = self._first_settings.budget_seconds
+            self.settings = replace(self.settings, budget_seconds=first)
+        if name in ("all", "flor_acquire"):
+            self.settings = replace(self.settings, acquire=self._first_settings.acquire)
+        if name == "all":
+            self.values = dict(self._first)
+        elif name in self._first:
+            self.values[name] = self._first[name]
+        else:
+            self.values.pop(name, None)
+
+
+def seconds(text: str) -> float:
+    """The seconds of ``90``, ``'90 s'``, ``'5 min'``. Raises SessionError."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([a-z]*?)s?", text.strip().lower())
+    unit = (found[2] or "s") if found else ""
+    if found is None or unit not in _UNITS:
+        raise SessionError("22023", f"{text!r} is no time: expected for instance '5 min'")
+    return float(found[1]) * _UNITS[unit]
