@@ -16,10 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import duckdb
 
+from flordb.analysis.statements import log_statements
+from flordb.query.facts import columns
 from flordb.settings import Settings
 from flordb.store import catalog
 from flordb.store.found import listing
@@ -62,12 +65,15 @@ class Database:
         self._settings = settings
         self._lock = threading.Lock()
         self._refreshed = 0.0
+        self._virtual: list[str] = []
         _sweep(project)
         prefix = f"serve-{os.getpid()}-"
         self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=project.temporary))
         try:
             self._root = self._open(self._folder / f"{CATALOG}.duckdb")
             register_functions(self._root, project, temporary=False)
+            catalog_views = resources.files("flordb.sql").joinpath("pg_catalog.sql")
+            self._root.execute(catalog_views.read_text(encoding="utf-8"))
             self.report = self.refresh(0)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -114,7 +120,9 @@ class Database:
         files = listing(self._project)
         with self._root.cursor() as writer:
             try:
-                return take_in(writer, self._project, self._settings, files)
+                report = take_in(writer, self._project, self._settings, files)
+                self._list_virtual(writer)
+                return report
             except RewrittenError:
                 # Somebody edited a run file by hand: all of it is taken in anew.
                 writer.execute("BEGIN")
@@ -123,6 +131,19 @@ class Database:
                 writer.execute("DELETE FROM meta WHERE key = 'catalog'")
                 writer.execute("COMMIT")
                 return take_in(writer, self._project, self._settings, files)
+
+    def _list_virtual(self, writer: duckdb.DuckDBPyConnection) -> None:
+        """Let clients see the columns that have a statement in the code, but no value yet."""
+        known = columns(writer, log_statements(self._project.root))
+        virtual = [name for name in known.virtual if known.is_new(name)]
+        if virtual == self._virtual:
+            return
+        writer.execute("BEGIN")
+        writer.execute("DELETE FROM pg.virtual")
+        for place, name in enumerate(virtual):
+            writer.execute("INSERT INTO pg.virtual VALUES (?, ?)", [name, place])
+        writer.execute("COMMIT")
+        self._virtual = virtual
 
     def close(self) -> None:
         self._root.close()

@@ -12,11 +12,7 @@ import struct
 import uuid
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import pairwise
 
-from sqlglot.tokenizer_core import TokenType
-
-from flordb.query.statement import tokens_of
 from flordb.serve.engine import quoted
 from flordb.serve.pg import types
 
@@ -36,8 +32,18 @@ _SQL_TYPES = {
     1186: "INTERVAL",
     2950: "UUID",
 }
+# What a dollar sign can be part of, besides a parameter: strings, names, comments.
+_TOKENS = re.compile(
+    r"""[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/"""
+    r"""|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$|\$(?P<number>\d{1,5})\b|[A-Za-z_][\w$]*""",
+    re.DOTALL,
+)
 _NUMBER = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+
+
+_ELEMENTS = {kind.array: oid for oid, kind in types.BY_OID.items()}
+_ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",]+)')
 
 
 class ParameterError(Exception):
@@ -46,14 +52,10 @@ class ParameterError(Exception):
 
 def positions(sql: str) -> list[tuple[int, int, int]]:
     """(start, end, number) of each ``$1`` in a statement."""
-    if "$" not in sql:
-        return []
     found = []
-    tokens = tokens_of(sql) or []
-    for sign, number in pairwise(tokens):
-        is_one = sign.token_type == TokenType.PARAMETER and sign.text == "$"
-        if is_one and sign.end + 1 == number.start and number.text.isdigit():
-            found.append((sign.start, number.end + 1, int(number.text)))
+    for token in _TOKENS.finditer(sql):
+        if token["number"]:
+            found.append((token.start(), token.end(), int(token["number"])))
     return found
 
 
@@ -86,9 +88,23 @@ def _typed(text: str, oid: int) -> str:
         return str(number) if number >= 0 else f"({number})"
     if oid == types.NUMERIC.oid and _DECIMAL.fullmatch(text.strip()):
         return f"({text.strip()})"
+    if oid in _ELEMENTS:
+        return f"[{', '.join(_elements(text, _ELEMENTS[oid]))}]"
     if oid in _SQL_TYPES:
         return f"CAST({quoted(text)} AS {_SQL_TYPES[oid]})"
     return quoted(text)
+
+
+def _elements(text: str, oid: int) -> list[str]:
+    """The elements of an array of one dimension, as SQL."""
+    if not (text.startswith("{") and text.endswith("}")) or "{" in text[1:]:
+        raise ParameterError(f"{text!r} is no array of one dimension")
+    return [
+        "NULL"
+        if plain.upper() == "NULL"
+        else _typed(plain or re.sub(r"\\(.)", r"\1", quoted_), oid)
+        for quoted_, plain in _ELEMENT.findall(text[1:-1])
+    ]
 
 
 def _text(value: bytes, oid: int) -> str:

@@ -180,6 +180,9 @@ class Session:
         self.wire.send(messages.BindComplete())
 
     def _describe(self, message: messages.Describe) -> None:
+        if message.kind == "P" and message.name in self._cursors:
+            self._send_columns(self._cursors[message.name].columns, [])
+            return
         if message.kind == "P":
             portal = self._portal(message.name)
             columns = self._columns_of(portal)
