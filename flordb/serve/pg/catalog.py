@@ -31,6 +31,7 @@ _REMOVED = (
     (re.compile(r'COLLATE\s+"?pg_catalog"?\."?default"?', re.IGNORECASE), ""),
     (re.compile(r'COLLATE\s+"(C|default)"', re.IGNORECASE), ""),
     (re.compile(r"::\s*pg_catalog\.", re.IGNORECASE), "::"),
+    (re.compile(r"::\s*oid\s*\[\]", re.IGNORECASE), "::bigint[]"),
     (re.compile(r"\bAS\s+pg_catalog\.(?=\w+\s*\))", re.IGNORECASE), "AS "),
     (re.compile(r"\b(?:pg_catalog|information_schema)\.(?=\w+\s*\()", re.IGNORECASE), ""),
 )
@@ -70,7 +71,11 @@ def translated(sql: str, variables: Variables) -> str | None:
         return None
     for table in list(tree.find_all(exp.Table)):
         _point(table)
-    tree = tree.transform(_node, variables)
+    for kind in (exp.Column, exp.Func, exp.Cast):
+        for node in reversed(list(tree.find_all(kind))):  # the innermost first
+            new = _node(node, variables)
+            if new is not node:
+                node.replace(new)
     return tree.sql("duckdb")
 
 
@@ -136,7 +141,9 @@ def _cast(cast: exp.Cast) -> exp.Expr:
 
 
 def _setting(node: exp.Anonymous, variables: Variables) -> exp.Expr:
-    name, *more = node.expressions
+    name, *more = (_constant(argument) for argument in node.expressions)
+    if isinstance(name, exp.Null):
+        return name
     if not isinstance(name, exp.Literal):
         return node
     if more and name.this.lower() not in variables.values:
@@ -144,22 +151,30 @@ def _setting(node: exp.Anonymous, variables: Variables) -> exp.Expr:
     return exp.Literal.string(variables.show(name.this.lower()))
 
 
+def _constant(argument: exp.Expr) -> exp.Expr:
+    """An argument without the casts around it."""
+    while isinstance(argument, (exp.Cast, exp.Paren)):
+        argument = argument.this
+    return argument
+
+
 def _set_config(node: exp.Anonymous, variables: Variables) -> exp.Expr:
-    name, value, *_ = [*node.expressions, None, None]
+    name, value, *_ = [*map(_constant, node.expressions), None, None]
     if not isinstance(name, exp.Literal) or not isinstance(value, exp.Literal):
         raise SessionError("0A000", "set_config is served for constants alone")
     variables.set(name.this.lower(), value.this)
     return exp.Literal.string(value.this)
 
 
-def _format_type(node: exp.Anonymous, variables: Variables) -> exp.Expr:
-    return exp.Anonymous(this="pg_format_type", expressions=node.expressions)
+def _renamed(name: str) -> Callable[[exp.Anonymous, Variables], exp.Expr]:
+    return lambda node, _: exp.Anonymous(this=name, expressions=node.expressions)
 
 
 _FUNCTIONS: dict[str, Callable[[exp.Anonymous, Variables], exp.Expr]] = {
     "current_setting": _setting,
     "set_config": _set_config,
-    "format_type": _format_type,
-    "to_regclass": lambda node, _: exp.Anonymous(this="pg_regclass", expressions=node.expressions),
-    "to_regtype": lambda node, _: exp.Anonymous(this="pg_regtype", expressions=node.expressions),
+    "format_type": _renamed("pg_format_type"),
+    "json_build_object": _renamed("json_object"),
+    "to_regclass": _renamed("pg_regclass"),
+    "to_regtype": _renamed("pg_regtype"),
 }

@@ -85,6 +85,7 @@ class Session:
                     continue
                 skipping = False
                 self.is_busy = True
+                _log.debug("%s", message)
                 try:
                     self._answer(message)
                 except _CLIENT_ERRORS as error:

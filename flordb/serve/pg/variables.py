@@ -30,7 +30,9 @@ REPORTED = {
 _OTHERS = {
     "bytea_output": "hex",
     "default_transaction_isolation": "read committed",
+    "default_table_access_method": "heap",
     "extra_float_digits": "1",
+    "jit": "off",
     "lc_collate": "C",
     "lc_ctype": "C",
     "max_identifier_length": "63",
