@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import threading
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -54,12 +55,16 @@ def command(
         format="flordb: %(message)s",
     )
     from flordb.serve.server import Server
+    from flordb.serve.tls import self_signed
     from flordb.serve.token import token_file
     from flordb.settings import load
     from flordb.store.project import find_project
 
     found = find_project(options.folder(project))
     settings = load(found.root, acquire=acquire, budget_seconds=budget, workers=workers, **given)
+    if tls_self_signed:
+        certificate, key = self_signed(found, settings.serve_host)
+        settings = replace(settings, serve_tls_certificate=str(certificate), serve_tls_key=str(key))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

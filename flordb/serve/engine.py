@@ -6,23 +6,22 @@ runs it itself, the PostgreSQL protocol's sessions in read-only transactions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-
-import duckdb
 
 from flordb.analysis.statements import log_statements
 from flordb.query.acquire import without
-from flordb.query.errors import translate
+from flordb.query.errors import mapped
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
+from flordb.query.sharing import acquire
 from flordb.query.statement import Statement, parse
-from flordb.replay.execute import Report
-from flordb.replay.plan import Plan, make_plan
+from flordb.replay.execute import Progress, Report
+from flordb.replay.plan import make_plan
 from flordb.serve import guard
-from flordb.serve.acquisitions import Acquisitions, Patience
 from flordb.serve.database import READ_ONLY, Database
+from flordb.serve.errors import Cancelled
 from flordb.settings import Settings
 from flordb.store.project import Project
 
@@ -31,11 +30,12 @@ _MOST_SAID = 5
 
 @dataclass
 class Client:
-    """Who asks. ``settings`` are the session's own (its budget), ``patience`` ends its waiting,
-    ``tell`` takes what the user should know."""
+    """Who asks. ``settings`` are the session's own (its budget), ``stop`` ends its waiting,
+    ``progress`` and ``tell`` take what the user should know."""
 
     settings: Settings
-    patience: Patience
+    stop: threading.Event
+    progress: Callable[[Progress], None] | None = None
     tell: Callable[[str], None] = field(default=lambda text: None)
 
 
@@ -46,7 +46,6 @@ class Engine:
         self.project = project
         self.settings = settings
         self.database = database
-        self.acquisitions = Acquisitions(project)
 
     def prepared(self, sql: str, client: Client, probe: bool = False) -> str:
         """The statement to run in place of ``sql``, once all that it needs is there.
@@ -55,6 +54,8 @@ class Engine:
         BudgetExceeded and the errors of `flordb.query.errors`.
         """
         guard.check(sql)
+        if client.stop.is_set():
+            raise Cancelled("canceling statement due to user request")
         self.database.refresh()
         parsed = parse(sql)
         if not parsed.references:
@@ -69,39 +70,28 @@ class Engine:
             wants = without(prepared.wants, asked)
             if not wants or client.settings.acquire == "never":
                 return prepared.sql
-            reports = self.acquisitions.acquire(wants, client.settings, client.patience)
+            with mapped():
+                reports = acquire(
+                    self.project, wants, client.settings, client.progress, client.stop
+                )
             self.database.refresh(0)
             for text in _said(reports):
                 client.tell(text)
 
-    def plan(self, sql: str, client: Client) -> Plan:
-        """What would be acquired for a statement."""
-        prepared = self._prepare(replace(parse(sql), probe=False))
-        return make_plan(self.project, prepared.wants, client.settings)
-
     def _prepare(self, parsed: Statement) -> Prepared:
-        with self.database.cursor() as cursor:
+        with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
-            try:
-                return prepare(cursor, parsed, log_statements(self.project.root), None)
-            except duckdb.Error as error:
-                raise translate(error) from error
-            finally:
-                with suppress(duckdb.Error):
-                    cursor.execute("ROLLBACK")
+            return prepare(cursor, parsed, log_statements(self.project.root), None)
 
     def _explained(self, parsed: Statement, settings: Settings) -> str:
         """DuckDB's EXPLAIN with the acquisition plan above it, as a statement of its own."""
         prepared = self._prepare(replace(parsed, probe=False))
         text = describe(make_plan(self.project, prepared.wants, settings))
         rows = [("acquisition_plan", text)]
-        with self.database.cursor() as cursor:
+        with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
-            try:
-                found = cursor.execute(prepared.sql).fetchall()
-                rows += [(str(key), str(value)) for key, value in found]
-            except duckdb.Error as error:
-                raise translate(error) from error
+            found = cursor.execute(prepared.sql).fetchall()
+            rows += [(str(key), str(value)) for key, value in found]
         listed = ", ".join(f"({quoted(key)}, {quoted(value)})" for key, value in rows)
         return f"SELECT * FROM (VALUES {listed}) t(explain_key, explain_value)"
 

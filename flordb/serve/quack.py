@@ -10,16 +10,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 
 from flordb.errors import FlorError
-from flordb.replay.execute import Progress
+from flordb.query.options import assigned, assignment
 from flordb.serve.database import READ_ONLY, Database
 from flordb.serve.engine import Client, Engine, quoted
-from flordb.serve.errors import Cancelled, ServeError
+from flordb.serve.errors import ServeError
+from flordb.settings import Settings
 
 AUTHORIZE = "flor_authorize"
 EXTENSIONS = ("httpfs", "quack")
@@ -34,7 +36,8 @@ class Quack:
         self._root = database.cursor()
         self._engine = engine
         self._begun: set[str] = set()
-        self._stopping = False
+        self._settings: dict[str, Settings] = {}
+        self._stop = threading.Event()
         self._uri: str | None = None
 
     def load(self) -> None:
@@ -53,7 +56,7 @@ class Quack:
     def start(self, host: str, port: int, token: str) -> str:
         """Serve. Returns the address for clients. Raises ServeError where the port is taken."""
         uri = f"quack:{_name(host)}:{port or _free_port(host)}"
-        other = "false" if host in ("127.0.0.1", "::1", "localhost") else "true"
+        other = "false" if _name(host) == "localhost" else "true"
         call = (
             f"CALL quack_serve({quoted(uri)}, token := {quoted(token)}, "
             f"allow_other_hostname := {other})"
@@ -67,7 +70,7 @@ class Quack:
 
     def stop(self) -> None:
         """Stop serving; who waits for a replay is told so."""
-        self._stopping = True
+        self._stop.set()
         if self._uri is not None:
             self._root.execute(f"CALL quack_stop({quoted(self._uri)})").fetchall()
             self._uri = None
@@ -79,18 +82,19 @@ class Quack:
         again = session in self._begun
         self._begun.add(session)
         begin = f"ROLLBACK; {READ_ONLY}; " if again else f"{READ_ONLY}; "
-        client = Client(self._engine.settings, self._patience, _log.warning)
+        settings = self._settings.get(session, self._engine.settings)
         try:
+            option = assignment(sql)
+            if option is not None:
+                self._settings[session] = assigned(settings, self._engine.settings, option)
+                return begin + "SELECT true AS Success"
+            client = Client(settings, self._stop, tell=_log.warning)
             return begin + self._engine.prepared(sql, client)
         except (FlorError, duckdb.Error) as error:
             return begin + f"SELECT error({quoted(str(error))})"
         except Exception as error:
             _log.exception("a statement of a Quack client failed: %s", sql)
             return begin + f"SELECT error({quoted(f'{type(error).__name__}: {error}')})"
-
-    def _patience(self, progress: Progress | None) -> None:
-        if self._stopping:
-            raise Cancelled("the server is stopping")
 
 
 def _name(host: str) -> str:

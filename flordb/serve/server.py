@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-import logging
+import ipaddress
 from types import TracebackType
+
+import duckdb
 
 from flordb.serve.database import Database
 from flordb.serve.engine import Engine
 from flordb.serve.errors import ServeError
 from flordb.serve.pg.listener import Listener
 from flordb.serve.quack import Quack
+from flordb.serve.tls import context
 from flordb.serve.token import token_of
 from flordb.settings import Settings
 from flordb.store.project import Project
 
-_log = logging.getLogger("flordb.serve")
 
-_STOP_SECONDS = 10.0
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_host(settings: Settings) -> None:
+    if settings.serve_postgres_port < 0 or is_loopback(settings.serve_host):
+        return
+    if not settings.serve_tls_certificate:
+        raise ServeError(
+            f"{settings.serve_host} can be reached from other machines, so it wants TLS: "
+            "--tls-self-signed, or --tls-certificate FILE and --tls-key FILE"
+        )
 
 
 class Server:
@@ -30,6 +49,8 @@ class Server:
     def __init__(self, project: Project, settings: Settings) -> None:
         self.project = project
         self.settings = settings
+        self._tls = context(settings)
+        _check_host(settings)
         self.token = token_of(project)
         self.quack: str | None = None
         self.no_quack: str | None = None
@@ -53,12 +74,15 @@ class Server:
                 self.settings.serve_host, self.settings.serve_quack_port, self.token
             )
         if self.settings.serve_postgres_port >= 0:
-            self._listener = Listener(self.engine, self.token, None)
+            self._listener = Listener(self.engine, self.token, self._tls)
             self.postgres = self._listener.address
         if self.quack is None and self.postgres is None:
             raise ServeError(f"nothing to serve: {self.no_quack or 'both protocols are off'}")
 
     def _load_quack(self) -> None:
+        if not is_loopback(self.settings.serve_host) and duckdb.__version__.startswith("1."):
+            self.no_quack = "Quack of DuckDB 1 has no TLS, so it is served on loopback alone"
+            return
         quack = Quack(self.database, self.engine)
         try:
             quack.load()
@@ -73,8 +97,6 @@ class Server:
             self._listener.close()
         if self._quack is not None:
             self._quack.stop()
-        if hasattr(self, "engine"):
-            self.engine.acquisitions.stop(_STOP_SECONDS)
         self.database.close()
 
     def __enter__(self) -> Server:

@@ -23,3 +23,11 @@ def quack_server(recorded: Sandbox, tmp_path_factory: pytest.TempPathFactory) ->
     place = copied(recorded, tmp_path_factory.mktemp("quack"))
     with served(place, quack=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server(recorded: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of the PostgreSQL protocol, on the DuckDB that the tests run on."""
+    place = copied(recorded, tmp_path_factory.mktemp("postgres"))
+    with served(place) as running:
+        yield running

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.conftest import Sandbox
@@ -97,3 +100,21 @@ def in_shell(server: Served, sql: str, token: str | None = None) -> tuple[list[s
         timeout=120,
     )
     return done.stdout.splitlines(), done.stderr
+
+
+PSQL = shutil.which("psql")
+ISQL = shutil.which("isql")
+ODBC_DRIVER = Path("/usr/lib/x86_64-linux-gnu/odbc/psqlodbcw.so")
+
+needs_psql = pytest.mark.skipif(PSQL is None, reason="no psql: apt-get install postgresql-client")
+needs_odbc = pytest.mark.skipif(
+    ISQL is None or not ODBC_DRIVER.exists(),
+    reason="no isql or no psqlODBC: apt-get install unixodbc odbc-postgresql",
+)
+
+
+def connected(server: Served, **more: Any) -> psycopg.Connection[Any]:
+    """A psycopg connection, in autocommit mode."""
+    defaults: dict[str, Any] = {"autocommit": True, "password": server.token, "user": "flor"}
+    place = {"host": server.host, "port": server.port, "dbname": "flordb"}
+    return psycopg.connect(**(defaults | place | more))

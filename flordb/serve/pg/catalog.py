@@ -61,8 +61,8 @@ def translated(sql: str, variables: Variables) -> str | None:
     if not _SIGNS.search(sql) or parse(sql).references:
         return None
     text = sql
-    for pattern, new in _REMOVED:
-        text = pattern.sub(new, text)
+    for pattern, replacement in _REMOVED:
+        text = pattern.sub(replacement, text)
     try:
         tree = sqlglot.parse_one(text, read="postgres")
     except SqlglotError:

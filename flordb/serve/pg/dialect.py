@@ -15,13 +15,15 @@ _NAME = r'(?:"((?:[^"]|"")+)"|([\w$]+))'
 
 @dataclass(frozen=True)
 class Command:
-    """A statement to the session. ``kind`` says which, ``name`` and ``value`` what it is about."""
+    """A statement to the session. ``kind`` says which, ``name`` and ``value`` what it is about,
+    ``count`` how many rows (None: all), ``hold`` whether a cursor outlives its transaction."""
 
     kind: str
     name: str = ""
     value: str = ""
     count: int | None = None
     tag: str = ""
+    hold: bool = False
 
 
 def command_of(sql: str) -> Command | None:
@@ -108,13 +110,15 @@ def _silent(text: str) -> Command | None:
 def _declare(text: str) -> Command | None:
     found = re.fullmatch(
         rf"declare\s+{_NAME}\s+(?:binary\s+|insensitive\s+|asensitive\s+|(?:no\s+)?scroll\s+)*"
-        r"cursor\s+(?:with(?:out)?\s+hold\s+)?for\s+(.+)",
+        r"cursor\s+(?:(with|without)\s+hold\s+)?for\s+(.+)",
         text,
         re.IGNORECASE | re.DOTALL,
     )
     if found is None:
         return None
-    return Command("declare", _cursor(found[1], found[2]), found[3], tag="DECLARE CURSOR")
+    hold = (found[3] or "").lower() == "with"
+    name = _cursor(found[1], found[2])
+    return Command("declare", name, found[4], tag="DECLARE CURSOR", hold=hold)
 
 
 def _fetch(text: str) -> Command | None:

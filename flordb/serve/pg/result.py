@@ -50,6 +50,8 @@ class Rows:
         ``binary``: the format of each column, the same in each call.
         """
         self.taken = 0
+        if self.done:
+            return
         try:
             if self._reader is None:
                 self._start(binary)

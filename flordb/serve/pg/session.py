@@ -67,6 +67,8 @@ class Session:
     _statements: dict[str, _Prepared] = field(default_factory=dict)
     _portals: dict[str, _Portal] = field(default_factory=dict)
     _cursors: dict[str, Rows] = field(default_factory=dict)
+    _held: set[str] = field(default_factory=set)  # outlive their transaction when it commits
+    _kept: set[str] = field(default_factory=set)  # have outlived it
     _running: Rows | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
@@ -253,7 +255,7 @@ class Session:
 
     def _open(self, sql: str) -> Rows:
         """A query's rows, once all that it needs is acquired."""
-        client = Client(self.variables.settings, self._patience, self._warn)
+        client = Client(self.variables.settings, self._cancelled, self._progress, self._warn)
         translated = catalog.translated(sql, self.variables)
         ready = self.engine.prepared(translated or sql, client)
         self._check_cancelled()
@@ -277,7 +279,7 @@ class Session:
                 return [Column(command.name, TEXT)]
             is_fetch = command.kind == "fetch" and command.tag == "FETCH"
             return self._cursor(command.name).columns if is_fetch else None
-        client = Client(self.variables.settings, self._patience)
+        client = Client(self.variables.settings, self._cancelled)
         translated = catalog.translated(sql, self.variables)
         ready = self.engine.prepared(translated or sql, client, probe=True)
         rows = self._rows(ready, sql if translated else None)
@@ -318,6 +320,7 @@ class Session:
         elif command.kind in ("commit", "rollback"):
             self.status = TransactionStatus.IDLE
             self._close_portals()
+            self._end_cursors(command.kind == "commit")
         elif command.kind == "rollback to":
             self.status = TransactionStatus.IN_TRANSACTION
 
@@ -350,6 +353,10 @@ class Session:
             raise SessionError("42P03", f"cursor {command.name!r} already exists")
         _check_room(self._cursors, "cursors")
         self._cursors[command.name] = self._open(command.value)
+        if command.hold:
+            self._held.add(command.name)
+        if self.status == TransactionStatus.IDLE:
+            self._kept.add(command.name)
 
     def _fetch(self, command: Command, portal: _Portal, describes: bool) -> None:
         rows = self._cursor(command.name)
@@ -370,8 +377,20 @@ class Session:
 
     def _close_cursor(self, command: Command) -> None:
         for name in list(self._cursors) if command.name == "all" else [command.name]:
-            self._cursor(name).close()
-            del self._cursors[name]
+            self._cursor(name)
+            self._drop_cursor(name)
+
+    def _end_cursors(self, commits: bool) -> None:
+        """At a transaction's end, its cursors go; those WITH HOLD stay where it commits."""
+        if commits:
+            self._kept |= self._held
+        for name in set(self._cursors) - self._kept:
+            self._drop_cursor(name)
+
+    def _drop_cursor(self, name: str) -> None:
+        self._cursors.pop(name).close()
+        self._held.discard(name)
+        self._kept.discard(name)
 
     # Clean-up.
 
@@ -390,9 +409,8 @@ class Session:
 
     def _close_all(self) -> None:
         self._close_portals()
-        for rows in self._cursors.values():
-            rows.close()
-        self._cursors.clear()
+        for name in list(self._cursors):
+            self._drop_cursor(name)
 
     def _close_portals(self) -> None:
         for name in list(self._portals):
@@ -432,11 +450,10 @@ class Session:
         ]
         self.wire.send(messages.RowDescription(fields))
 
-    def _patience(self, progress: Progress | None) -> None:
-        """Called while a replay goes on: tell how far it is, and stop waiting when cancelled."""
-        self._check_cancelled()
+    def _progress(self, progress: Progress) -> None:
+        """Tell the client how far a replay is."""
         now = time.monotonic()
-        if progress is None or now - self._told < _NOTICE_SECONDS:
+        if now - self._told < _NOTICE_SECONDS:
             return
         self._told = now
         text = (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
+from flordb.query.options import Assignment, assigned
 from flordb.serve.pg.errors import SessionError
 from flordb.settings import Settings
 
@@ -52,16 +50,6 @@ _FIXED = frozenset(
         *("transaction_read_only", "default_transaction_read_only", "session_authorization"),
     }
 )
-_UNITS = {
-    "ms": 0.001,
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "min": 60,
-    "minute": 60,
-    "h": 3600,
-    "hour": 3600,
-}
 
 
 class Variables:
@@ -75,15 +63,14 @@ class Variables:
         self.values = dict(self._first)
 
     def set(self, name: str, value: str) -> None:
-        """Raises SessionError for what cannot be set, or not to that."""
-        if value.lower() == "default":
+        """Raises SessionError, ProgrammingError for what cannot be set, or not to that."""
+        if name.startswith("flor_"):
+            option = Assignment(name.removeprefix("flor_"), value)
+            if value.lower() == "default":
+                option = Assignment(option.name, None)
+            self.settings = assigned(self.settings, self._first_settings, option)
+        elif value.lower() == "default":
             self.reset(name)
-        elif name == "flor_budget":
-            self.settings = replace(self.settings, budget_seconds=seconds(value))
-        elif name == "flor_acquire":
-            if value.lower() not in ("auto", "always", "never"):
-                raise SessionError("22023", f"flor_acquire is auto, always or never, not {value!r}")
-            self.settings = replace(self.settings, acquire=value.lower())
         elif name == "client_encoding" and value.upper().replace("-", "") not in (
             *("UTF8", "UNICODE", "SQL_ASCII"),
         ):
@@ -104,23 +91,12 @@ class Variables:
         return self.values[name]
 
     def reset(self, name: str) -> None:
-        if name in ("all", "flor_budget"):
-            first = self._first_settings.budget_seconds
-            self.settings = replace(self.settings, budget_seconds=first)
-        if name in ("all", "flor_acquire"):
-            self.settings = replace(self.settings, acquire=self._first_settings.acquire)
-        if name == "all":
+        if name.startswith("flor_"):
+            self.set(name, "default")
+        elif name == "all":
             self.values = dict(self._first)
+            self.settings = self._first_settings
         elif name in self._first:
             self.values[name] = self._first[name]
         else:
             self.values.pop(name, None)
-
-
-def seconds(text: str) -> float:
-    """The seconds of ``90``, ``'90 s'``, ``'5 min'``. Raises SessionError."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([a-z]*?)s?", text.strip().lower())
-    unit = (found[2] or "s") if found else ""
-    if found is None or unit not in _UNITS:
-        raise SessionError("22023", f"{text!r} is no time: expected for instance '5 min'")
-    return float(found[1]) * _UNITS[unit]
