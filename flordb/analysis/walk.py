@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flordb.analysis.program import Function, Module, Program, string_argument
+from flordb.analysis.shapes import header_calls
 
 _MOST_VISITS = 200_000
 
@@ -32,15 +33,15 @@ class Visit:
 
     @property
     def top_loop(self) -> str | None:
-        """The top-level `flor.loop` that the statement is in."""
-        for name, is_loop in zip(self.nest, self.loops, strict=True):
-            if is_loop:
-                return name
-        return None
+        """The top-level `flor.loop` that the statement is in; there is none in a `flor.iteration`
+        outside of loops."""
+        return self.nest[0] if self.nest and self.loops[0] else None
 
     @property
     def inner_loops(self) -> tuple[str, ...]:
         """The nested `flor.loop`s around it, below the top-level one."""
+        if self.top_loop is None:
+            return ()
         names = [n for n, is_loop in zip(self.nest, self.loops, strict=True) if is_loop]
         return tuple(names[1:])
 
@@ -95,7 +96,11 @@ class _Walk:
                 yield from self.body(module, node.orelse)
             case ast.With() | ast.AsyncWith():
                 yield from self.block(module, node)
-            case ast.If() | ast.While():
+            case ast.While():
+                yield from self.calls(module, node.test)
+                yield from self.repeated(module, node.body)
+                yield from self.body(module, node.orelse)
+            case ast.If():
                 yield from self.calls(module, node.test)
                 yield from self.body(module, node.body)
                 yield from self.body(module, node.orelse)
@@ -120,14 +125,22 @@ class _Walk:
         self, module: Module, node: ast.For | ast.AsyncFor, name: str | None
     ) -> Iterator[Visit]:
         if name is None:
-            yield from self.body(module, node.body)
+            yield from self.repeated(module, node.body)
             return
         outer = self.nest
         self.nest = (*outer, (name, True))
         yield from self.body(module, node.body)
         self.nest = outer
-        if not any(is_loop for _, is_loop in outer) and name not in self.done:
+        if not outer and name not in self.done:
             self.done = (*self.done, name)
+
+    def repeated(self, module: Module, statements: Sequence[ast.stmt]) -> Iterator[Visit]:
+        """The body of a loop that is none of flor's: what ends in it has ended when it comes
+        again."""
+        before = self.done
+        yield from self.body(module, statements)
+        if self.done != before:
+            yield from self.body(module, statements)
 
     def block(self, module: Module, node: ast.With | ast.AsyncWith) -> Iterator[Visit]:
         outer = self.nest
@@ -166,8 +179,6 @@ def _calls(node: ast.AST) -> Iterator[ast.Call]:
 
 def _loop_name(module: Module, iterable: ast.expr) -> str | None:
     """The name of the `flor.loop` that a for statement goes through, also inside ``enumerate``."""
-    for node in ast.walk(iterable):
-        if module.flor_call(node) == "loop":
-            assert isinstance(node, ast.Call)
-            return string_argument(node, 0, "name")
+    for call in header_calls(module, iterable):
+        return string_argument(call, 0, "name")
     return None

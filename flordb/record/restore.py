@@ -149,7 +149,9 @@ class _Restore:
             live.clear()
             if isinstance(live, collections.defaultdict):
                 live.default_factory = state["default"]
-            if isinstance(live, (dict, set)):
+            if isinstance(live, dict):
+                dict.update(live, state["items"])  # a Counter's own update would count
+            elif isinstance(live, set):
                 live.update(state["items"])
             else:
                 live.extend(state["items"])

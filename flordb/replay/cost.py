@@ -25,7 +25,7 @@ def seconds_of(
     total = TASK_SECONDS + record.setup
     if steps.scan == "suffix":
         return total + restore_seconds * len(steps.before) + record.rest
-    for loop in (record.loops[name] for name in steps.loops):
+    for loop in (loop for name in steps.loops for loop in record.entries(name)):
         total += restore_seconds
         for index in executed(steps, loop, boundaries):
             total += _iteration(steps, loop, index, boundaries, restore_seconds)
@@ -34,7 +34,7 @@ def seconds_of(
 
 def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:
     """The iterations that run, also only to get to wanted ones, in order."""
-    known = sorted(loop.iterations)
+    known = loop.reached
     wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
     if steps.from_start:
         return [index for index in known if wanted and index <= wanted[-1]]
@@ -42,7 +42,7 @@ def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:
     position = 0
     for index in wanted:
         start = next(
-            (s for s in range(index, position, -1) if end_of(f"{loop.name}={s - 1}") in boundaries),
+            (s for s in range(index, position, -1) if end_of(loop.path(s - 1)) in boundaries),
             position,
         )
         run.extend(range(start, index + 1))
@@ -53,13 +53,13 @@ def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:
 def _iteration(
     steps: Steps, loop: TopLoop, index: int, boundaries: set[str], restore_seconds: float
 ) -> float:
-    seconds = loop.iterations.get(index, 0.0)
+    seconds = loop.seconds_of(index)
     if steps.from_start:
         return seconds
-    for name, nested in loop.nested.get(index, {}).items():
-        kept = exit_of(f"{loop.name}={index}", name, 0) in boundaries
-        if name not in steps.run_nested and kept:
-            seconds += restore_seconds - nested
+    for nested in loop.nested.get(index, ()):
+        kept = exit_of(loop.path(index), nested.name, nested.entry) in boundaries
+        if nested.name not in steps.run_nested and kept:
+            seconds += restore_seconds - nested.seconds
     return max(seconds, 0.0) + restore_seconds
 
 

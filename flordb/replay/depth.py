@@ -7,21 +7,24 @@ where a snapshot cannot give what the statement reads, the loop that computes it
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from flordb.analysis.hidden import hidden_changes
 from flordb.analysis.program import Program
+from flordb.analysis.shapes import Shape, shapes
 from flordb.analysis.slices import dependencies, names_read
 from flordb.analysis.walk import Visit, walk
 from flordb.errors import ReplayError
 from flordb.record.context import end_of, exit_of
 from flordb.replay.propagate import Insertion
-from flordb.replay.recorded import Recorded
-from flordb.replay.replayer import blocking_names
+from flordb.replay.recorded import Recorded, TopLoop
+from flordb.replay.replayer import blocking_names as blocking
 from flordb.replay.task import Steps
+from flordb.store.snapshots import Manifest
 
-Missing = Callable[[str], Mapping[str, str] | None]
-"""What a snapshot at a boundary misses (path to reason), None where there is no snapshot."""
+Snapshots = Callable[[str], Manifest | None]
+"""The snapshot at a boundary, None where there is none."""
 
 
 def steps_for(
@@ -29,26 +32,37 @@ def steps_for(
     insertions: Sequence[Insertion],
     record: Recorded,
     iterations: tuple[int, ...] | None,
-    missing: Missing,
-) -> tuple[Steps, frozenset[str]]:
-    """The parts of a patched script that must run, and the names that the statement needs.
+    snapshots: Snapshots,
+) -> Depth:
+    """The parts of a patched script that must run to give a statement's values.
 
     Parameters: ``insertions``, where the patch put the statement and its support; ``iterations``,
-    the wanted indexes of the top-level loop (None: all); ``missing``, see `Missing`.
-    Raises ReplayError where the run cannot give the value.
+    the wanted indexes of the top-level loop (None: all). Raises ReplayError where the run cannot
+    give the values.
     """
     visits = list(walk(program))
     statements = [v for v in visits if _inside(v, insertions, "statement")]
     support = [v for v in visits if _inside(v, insertions, "support")]
     if not statements:
         raise ReplayError("the statement stands in code that the script does not reach")
-    needed = dependencies(
-        program, frozenset().union(*(names_read(v.statement) for v in statements))
-    )
+    read = frozenset[str]().union(*(names_read(v.statement) for v in statements))
+    needed = dependencies(program, read)
+    deepener = _Deepener(program, visits, record, needed, snapshots)
     if all(v.top_loop is None for v in (*statements, *support)):
-        return _outside(statements, record, needed, missing), needed
-    steps = _inside_loops(statements, support, record, iterations)
-    return _deepen(steps, record, needed, missing), needed
+        steps = deepener.outside(statements)
+    else:
+        steps = deepener.inside(statements, support, iterations)
+    return Depth(steps, needed, tuple(deepener.why))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """``needed``: the names that the statement depends on; ``why``: why the replay goes deeper
+    than where the statement stands."""
+
+    steps: Steps
+    needed: frozenset[str]
+    why: tuple[str, ...]
 
 
 def _inside(visit: Visit, insertions: Iterable[Insertion], kind: str) -> bool:
@@ -59,53 +73,162 @@ def _inside(visit: Visit, insertions: Iterable[Insertion], kind: str) -> bool:
     )
 
 
-def _outside(
-    statements: Sequence[Visit], record: Recorded, needed: frozenset[str], missing: Missing
-) -> Steps:
-    """Before or after the top-level loops: a prefix or a suffix scan."""
-    before = max((v.done for v in statements), key=len)
-    if not before:
-        return Steps("prefix")
-    for name in before:
-        loop = record.loops.get(name)
-        if loop is None or not loop.ended:
-            raise ReplayError(_never_came(record, name))
-    kept = [missing(exit_of("", name, 0)) for name in before]
-    if all(m is not None and not blocking_names(m, needed) for m in kept):
-        return Steps("suffix", before=before)
-    # Their state cannot be loaded, so the loops are run: a range scan over all of them, and on.
-    return Steps("range", loops=before, from_start=True, go_on=True)
+class _Deepener:
+    """Finds the steps for a statement, deeper where a snapshot cannot give what it reads."""
+
+    def __init__(
+        self,
+        program: Program,
+        visits: Sequence[Visit],
+        record: Recorded,
+        needed: frozenset[str],
+        snapshots: Snapshots,
+    ) -> None:
+        self.record = record
+        self.needed = needed
+        self.snapshots = snapshots
+        self.shapes = shapes(program)
+        self.hidden = hidden_changes(program, visits)
+        self.why: list[str] = []
+
+    def outside(self, statements: Sequence[Visit]) -> Steps:
+        """Before or after the top-level loops: a prefix or a suffix scan."""
+        before = self.entered(max((v.done for v in statements), key=len))
+        if not before:
+            return Steps("prefix")
+        if all(self.skippable(name) for name in before):
+            return Steps("suffix", before=before, finish=self.finish(before))
+        # Their state cannot be loaded, so the loops are run: a range scan over all of them, and on.
+        return Steps("range", loops=before, from_start=True, go_on=True)
+
+    def entered(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the loops that the run entered. Raises ReplayError where it did not get past."""
+        for name in names:
+            entries = self.record.entries(name)
+            if not self.came_past(entries[-1] if entries else None):
+                raise ReplayError(_never_came(self.record, name))
+        return tuple(name for name in names if self.record.entries(name))
+
+    def came_past(self, loop: TopLoop | None) -> bool:
+        if loop is None or loop.end == "raised":
+            # Passed by, or left by an exception that the script caught.
+            return self.record.ended and not self.record.error
+        return loop.ended
+
+    def inside(
+        self,
+        statements: Sequence[Visit],
+        support: Sequence[Visit],
+        iterations: tuple[int, ...] | None,
+    ) -> Steps:
+        inner = [v for v in (*statements, *support) if v.top_loop is not None]
+        loops = tuple(dict.fromkeys(v.top_loop for v in inner if v.top_loop is not None))
+        loops = tuple(name for name in loops if self.record.entries(name))
+        if not loops:
+            raise ReplayError(f"the run never entered the loop {inner[0].top_loop!r}")
+        nested = {v.inner_loops[0] for v in inner if v.inner_loops}
+        done = dict.fromkeys(name for v in statements for name in v.done)
+        before = tuple(n for n in done if n not in loops and self.record.entries(n))
+        go_on = any(v.top_loop is None and loops[-1] in v.done for v in statements)
+        carries = _carries_over([v for v in support if v.top_loop is not None])
+        if carries:
+            self.why.append("new code adds up its own results over iterations")
+        nested |= self.nested_to_run(loops)
+        steps = Steps(
+            "range" if nested else "validation",
+            before=before,
+            loops=loops,
+            iterations=None if go_on or carries or len(loops) > 1 else iterations,
+            run_nested=tuple(sorted(nested)),
+            go_on=go_on,
+            finish=self.finish((*before, *loops)),
+        )
+        if not all(self.skippable(name) for name in before):
+            return replace(
+                steps, scan="range", before=(), loops=(*before, *loops), iterations=None
+            ).wholly()
+        if carries or not all(self.resumable(name) for name in loops):
+            return steps.wholly()
+        return steps
+
+    def finish(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The loops that the code left in a way that matters, so that it must leave them again."""
+        found = []
+        for name in names:
+            shape = self.shapes.get(name, Shape())
+            for loop in self.record.entries(name):
+                caught = loop.end == "raised" and self.came_past(loop)
+                if name not in found and (caught or (loop.end == "left" and shape.to_its_end)):
+                    found.append(name)
+                    why = "it was left by an exception" if caught else shape.to_its_end
+                    self.why.append(f"the end of {name!r} is run: {why}")
+        return tuple(found)
+
+    def skippable(self, name: str) -> bool:
+        """Whether a top-level loop's effects can be loaded instead of being computed."""
+        shape = self.shapes.get(name, Shape())
+        if shape.wholly:
+            self.why.append(f"{name!r} is run: {shape.wholly}")
+            return False
+        for loop in self.record.entries(name):
+            if loop.end == "raised":
+                continue
+            if not self.gives(name, exit_of("", name, loop.entry)):
+                return False
+        return True
+
+    def resumable(self, name: str) -> bool:
+        """Whether the replay can begin with a later iteration of a top-level loop."""
+        shape = self.shapes.get(name, Shape())
+        if shape.wholly:
+            self.why.append(f"{name!r} is run from its beginning: {shape.wholly}")
+            return False
+        for loop in self.record.entries(name):
+            for index in sorted(loop.begun):
+                if not self.gives(name, end_of(loop.path(index)), absent=True):
+                    return False
+        return True
+
+    def nested_to_run(self, loops: Sequence[str]) -> set[str]:
+        """Nested loops that are run because they cannot be passed over for this statement."""
+        run: dict[str, None] = {}
+        for top in (loop for name in loops for loop in self.record.entries(name)):
+            for index, nested in sorted(top.nested.items()):
+                for loop in nested:
+                    shape = self.shapes.get(loop.name, Shape())
+                    why = shape.wholly or (loop.end == "left" and shape.to_its_end)
+                    if loop.name in run:
+                        continue
+                    if why:
+                        self.why.append(f"{loop.name!r} is run: {why}")
+                        run[loop.name] = None
+                        continue
+                    boundary = exit_of(top.path(index), loop.name, loop.entry)
+                    if not self.gives(loop.name, boundary, absent=True):
+                        run[loop.name] = None
+        return set(run)
+
+    def gives(self, loop: str, boundary: str, absent: bool = False) -> bool:
+        """Whether the snapshot at a boundary gives all that the statement needs.
+
+        Parameters: ``loop``, the one that it belongs to; ``absent``, the answer where there is no snapshot.
+        """
+        snapshot = self.snapshots(boundary)
+        if snapshot is None:
+            if not absent:
+                self.why.append(f"there is no snapshot at {boundary}")
+            return absent
+        lost = {path: snapshot.missing[path] for path in blocking(snapshot.missing, self.needed)}
+        lost |= self.hidden.lost(loop, self.needed, snapshot.names)
+        if lost:
+            name, why = next(iter(lost.items()))
+            self.why.append(f"no snapshot holds `{name}`, on which it depends: {why}")
+        return not lost
 
 
 def _never_came(record: Recorded, name: str) -> str:
     how = f"with {record.error}" if record.error else "before it was done"
     return f"the run ended {how}, so the code after the loop {name!r} never ran"
-
-
-def _inside_loops(
-    statements: Sequence[Visit],
-    support: Sequence[Visit],
-    record: Recorded,
-    iterations: tuple[int, ...] | None,
-) -> Steps:
-    inner = [v for v in (*statements, *support) if v.top_loop is not None]
-    loops = tuple(dict.fromkeys(v.top_loop for v in inner if v.top_loop is not None))
-    loops = tuple(name for name in loops if name in record.loops)
-    if not loops:
-        raise ReplayError(f"the run never entered the loop {inner[0].top_loop!r}")
-    nested = tuple(sorted({v.inner_loops[0] for v in inner if v.inner_loops}))
-    done = dict.fromkeys(name for v in statements for name in v.done)
-    go_on = any(loops[-1] in v.done for v in statements)
-    carries = _carries_over([v for v in support if v.top_loop is not None])
-    return Steps(
-        "range" if nested else "validation",
-        before=tuple(name for name in done if name not in loops),
-        loops=loops,
-        iterations=None if go_on or carries or len(loops) > 1 else iterations,
-        run_nested=nested,
-        go_on=go_on,
-        from_start=carries,
-    )
 
 
 def _carries_over(support: Sequence[Visit]) -> bool:
@@ -132,25 +255,3 @@ def _carries_over(support: Sequence[Visit]) -> bool:
             if not visit.inner_loops:
                 begins |= written - read
     return bool(grows - begins)
-
-
-def _deepen(steps: Steps, record: Recorded, needed: frozenset[str], missing: Missing) -> Steps:
-    """Run nested loops whose snapshots cannot give what the statement needs."""
-    run = set(steps.run_nested)
-    resumable = True
-    for loop in (record.loops[name] for name in steps.loops):
-        for index in sorted(loop.iterations):
-            path = f"{loop.name}={index}"
-            for name in loop.nested.get(index, {}):
-                kept = missing(exit_of(path, name, 0))
-                if kept is not None and blocking_names(kept, needed):
-                    run.add(name)
-            kept = missing(end_of(path))
-            if kept is not None and blocking_names(kept, needed):
-                resumable = False
-    return replace(
-        steps,
-        scan="range" if run else steps.scan,
-        run_nested=tuple(sorted(run)),
-        from_start=steps.from_start or not resumable,
-    )

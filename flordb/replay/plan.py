@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import schedule
 from flordb.replay.cost import RESTORE_SECONDS, executed, makespan, seconds_of
-from flordb.replay.depth import steps_for
+from flordb.replay.depth import Depth, steps_for
 from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
@@ -23,7 +24,7 @@ from flordb.settings import Settings
 from flordb.store import history
 from flordb.store.project import Project
 from flordb.store.runfile import RunFile, read_run
-from flordb.store.snapshots import SnapshotStore
+from flordb.store.snapshots import Manifest, SnapshotStore
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class _Planner:
             else:
                 placed[name] = patch
         tasks = []
-        for names, steps, needed, patch in self._group(want, record, placed, refused, digests):
-            tasks.append(self._task(want, record, names, steps, needed, patch, digests))
+        for names, depth, patch in self._group(want, record, placed, refused, digests):
+            tasks.append(self._task(want, record, names, depth, patch, digests))
         return tasks, refused
 
     def _patch(self, want: Want, version: str, name: str) -> Patch | Refusal:
@@ -166,11 +167,11 @@ class _Planner:
         placed: Mapping[str, Patch],
         refused: list[Refused],
         digests: Mapping[str, str],
-    ) -> list[tuple[tuple[str, ...], Steps, frozenset[str], Patch]]:
+    ) -> list[tuple[tuple[str, ...], Depth, Patch]]:
         """Statements that need the same steps share a replay."""
         old = self.old(record.version or "")
-        missing = self.missing(want)
-        groups: dict[Steps, list[tuple[str, frozenset[str]]]] = {}
+        snapshots = self.manifests(want)
+        groups: dict[Steps, list[tuple[str, Depth]]] = {}
         for name, patch in placed.items():
             program = Program({**old, **patch.files}, want.filename)
             if program.broken:
@@ -178,20 +179,22 @@ class _Planner:
                 refused.append(Refused(want, (name,), reason, digests))
                 continue
             try:
-                insertions = patch.insertions
-                steps, needed = steps_for(program, insertions, record, want.iterations, missing)
+                depth = steps_for(
+                    program, patch.insertions, record, want.iterations, snapshots
+                )
             except ReplayError as error:
                 refused.append(Refused(want, (name,), str(error), digests))
                 continue
-            groups.setdefault(steps, []).append((name, needed))
+            groups.setdefault(depth.steps, []).append((name, depth))
         found = []
         for steps, members in groups.items():
             names = tuple(name for name, _ in members)
-            needed = frozenset[str]().union(*(n for _, n in members))
+            needed = frozenset[str]().union(*(depth.needed for _, depth in members))
+            why = tuple(dict.fromkeys(text for _, depth in members for text in depth.why))
             patch = placed[names[0]]
             if len(names) > 1:
                 patch = merge(old, [placed[name] for name in names])
-            found.append((names, steps, needed, patch))
+            found.append((names, Depth(steps, needed, why), patch))
         return found
 
     def _task(
@@ -199,23 +202,24 @@ class _Planner:
         want: Want,
         record: Recorded,
         names: tuple[str, ...],
-        steps: Steps,
-        needed: frozenset[str],
+        depth: Depth,
         patch: Patch,
         digests: Mapping[str, str],
     ) -> Task:
+        steps = depth.steps
         self.starts[want.file] = record.start
         want = replace(want, version=record.version)
         boundaries = self.snapshots(want).boundaries()
-        alone = bool(steps.loops) and not boundaries
-        if alone:
+        alone = not boundaries
+        if alone and steps.loops:
             # Nothing to restore: the whole run again, believed only where it equals the record.
-            steps = replace(steps, from_start=True)
+            steps = steps.wholly()
         seconds = seconds_of(steps, record, boundaries, RESTORE_SECONDS)
-        notes = (*patch.notes, *_notes(steps, record, boundaries))
+        notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
         iterations = steps.iterations
         return Task(
-            *(want, names, steps.scan, iterations, seconds, notes, steps, needed, patch, digests),
+            *(want, names, steps.scan, iterations, seconds, notes, steps),
+            *(depth.needed, patch, digests),
             exact_or_nothing=alone,
         )
 
@@ -226,7 +230,7 @@ class _Planner:
             return [task]
         record = self.record(task.want)
         boundaries = self.snapshots(task.want).boundaries()
-        known = sorted(record.loops[steps.loops[0]].iterations)
+        known = sorted({i for loop in record.entries(steps.loops[0]) for i in loop.reached})
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
 
         def cost(part: tuple[int, ...]) -> float:
@@ -274,16 +278,17 @@ class _Planner:
     def snapshots(self, want: Want) -> SnapshotStore:
         return snapshots_of(self.project, want.file)
 
-    def missing(self, want: Want) -> Callable[[str], Mapping[str, str] | None]:
+    def manifests(self, want: Want) -> Callable[[str], Manifest | None]:
         store = self.snapshots(want)
 
-        def missing(boundary: str) -> Mapping[str, str] | None:
+        @cache
+        def manifest(boundary: str) -> Manifest | None:
             try:
-                return store.load(boundary).missing
+                return store.load(boundary)
             except SnapshotError:
                 return None
 
-        return missing
+        return manifest
 
 
 def snapshots_of(project: Project, run_file: str) -> SnapshotStore:
@@ -314,13 +319,14 @@ def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
 
 def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, ...]:
     notes = []
-    for loop in (record.loops[name] for name in steps.loops):
-        run = executed(steps, loop, boundaries)
-        notes.append(f"{len(run)} of {len(loop.iterations)} iterations of {loop.name!r}")
+    for name in steps.loops:
+        entries = record.entries(name)
+        run = sum(len(executed(steps, loop, boundaries)) for loop in entries)
+        notes.append(f"{run} of {sum(len(e.reached) for e in entries)} iterations of {name!r}")
     if steps.run_nested:
         notes.append(f"runs the nested loop {', '.join(steps.run_nested)}")
     if steps.from_start:
-        notes.append("from the first iteration on: no snapshot gives all that it reads")
+        notes.append("from the first iteration on")
     return tuple(notes)
 
 

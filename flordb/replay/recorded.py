@@ -10,18 +10,58 @@ from flordb.record.context import entry_name
 from flordb.store.runfile import RunFile, decode_value
 
 
-@dataclass
-class TopLoop:
-    """A top-level loop of a run. ``iterations``: seconds by index, of those that were completed.
+@dataclass(frozen=True)
+class NestedLoop:
+    """A loop nested in an iteration of a top-level loop, once it ended.
 
-    ``nested``: seconds of the loops nested in each iteration, by index and name. ``ended``: it ran
-    out of items, or was left by the code.
+    ``entry``: which entry of that loop in the iteration; ``end``: "exhausted", "left", "raised".
     """
 
     name: str
+    entry: int
+    seconds: float
+    end: str
+
+
+@dataclass
+class TopLoop:
+    """One entry of a top-level loop of a run.
+
+    ``name``: the loop's; ``entry``: from 0, how often the loop had been entered before. ``begun``:
+    the indexes that were reached; ``iterations``: seconds by index, of those that were completed.
+    ``nested``: the loops nested in each, by index. ``end``: how it ended, None where the run ended
+    first.
+    """
+
+    name: str
+    entry: int
+    begun: set[int] = field(default_factory=set)
     iterations: dict[int, float] = field(default_factory=dict)
-    nested: dict[int, dict[str, float]] = field(default_factory=dict)
-    ended: bool = False
+    nested: dict[int, list[NestedLoop]] = field(default_factory=dict)
+    end: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ran out of items, or was left by the code."""
+        return self.end in ("exhausted", "left")
+
+    @property
+    def reached(self) -> list[int]:
+        """The iterations whose values the run can give: completed, or ended by a ``break``."""
+        if self.end == "left" and self.begun:
+            return sorted({*self.iterations, max(self.begun)})
+        return sorted(self.iterations)
+
+    def path(self, index: int) -> str:
+        """The path of an iteration's context."""
+        return f"{entry_name(self.name, self.entry)}={index}"
+
+    def seconds_of(self, index: int) -> float:
+        """Seconds of an iteration; what is left of the whole for one that a ``break`` ended."""
+        if index in self.iterations:
+            return self.iterations[index]
+        return max(0.0, self.seconds - sum(self.iterations.values()))
 
 
 @dataclass
@@ -35,7 +75,7 @@ class Recorded:
     header: Mapping[str, Any]
     values: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     args: dict[str, list[Any]] = field(default_factory=dict)
-    loops: dict[str, TopLoop] = field(default_factory=dict)
+    loops: dict[tuple[str, int], TopLoop] = field(default_factory=dict)
     start: float = 0.0
     setup: float = 0.0
     rest: float = 0.0
@@ -44,12 +84,16 @@ class Recorded:
     version: str | None = None
     version_why: str | None = None
 
+    def entries(self, name: str) -> list[TopLoop]:
+        """The entries of a top-level loop, in order."""
+        return [self.loops[key] for key in sorted(self.loops) if key[0] == name]
+
 
 def recorded(run: RunFile) -> Recorded:
     """Arrange a run file's lines."""
     found = Recorded(run.header)
     paths = {0: ""}
-    tops: dict[int, tuple[str, int]] = {}
+    tops: dict[int, tuple[TopLoop, int]] = {}
     for line in run.lines:
         match line["k"]:
             case "ctx":
@@ -75,28 +119,38 @@ def _context(
     found: Recorded,
     line: Mapping[str, Any],
     paths: dict[int, str],
-    tops: dict[int, tuple[str, int]],
+    tops: dict[int, tuple[TopLoop, int]],
 ) -> None:
     number, parent = line["c"], line.get("p", 0)
     own = f"{entry_name(line['l'], line.get('e', 0))}={line['i']}"
     paths[number] = f"{paths[parent]}/{own}" if paths[parent] else own
     if parent == 0:
-        tops[number] = (line["l"], line["i"])
-        found.loops.setdefault(line["l"], TopLoop(line["l"]))
+        loop = _top(found, line)
+        loop.begun.add(line["i"])
+        tops[number] = (loop, line["i"])
 
 
-def _loop(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[str, int]]) -> None:
-    number = line.get("c", 0)
+def _top(found: Recorded, line: Mapping[str, Any]) -> TopLoop:
+    key = (line["l"], line.get("e", 0))
+    return found.loops.setdefault(key, TopLoop(*key))
+
+
+def _loop(
+    found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]
+) -> None:
+    number, end, seconds = line.get("c", 0), line.get("end", ""), float(line.get("s") or 0.0)
     if number == 0:
-        loop = found.loops.setdefault(line["l"], TopLoop(line["l"]))
-        loop.ended = line.get("end") != "raised"
+        loop = _top(found, line)
+        loop.end, loop.seconds = end, seconds
     elif number in tops:
-        name, index = tops[number]
-        nested = found.loops[name].nested.setdefault(index, {})
-        nested[line["l"]] = nested.get(line["l"], 0.0) + float(line.get("s") or 0.0)
+        outer, index = tops[number]
+        nested = NestedLoop(line["l"], line.get("e", 0), seconds, end)
+        outer.nested.setdefault(index, []).append(nested)
 
 
-def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[str, int]]) -> None:
+def _time(
+    found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]
+) -> None:
     seconds = float(line.get("s") or 0.0)
     match line.get("w"):
         case "start":
@@ -106,5 +160,5 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[str, i
         case "rest":
             found.rest = seconds
         case "iteration" if line.get("c", 0) in tops:
-            name, index = tops[line["c"]]
-            found.loops[name].iterations[index] = seconds
+            loop, index = tops[line["c"]]
+            loop.iterations[index] = seconds

@@ -20,7 +20,8 @@ from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable
 from flordb.record.restore import generators_of, restore
 from flordb.record.values import Deferred, Repr, freeze
-from flordb.replay.recorded import Recorded
+from flordb.replay.recorded import Recorded, TopLoop
+from flordb.replay.seeds import Seeds
 from flordb.replay.task import Job
 from flordb.store.objects import ObjectStore
 from flordb.store.runfile import decode_value, encode_value
@@ -63,6 +64,7 @@ class Replayer:
         self._observing = False
         self._started = False
         self._first: dict[str, Any] | None = None
+        self._seeds: Seeds | None = None
         self._begun: dict[str, Any] = {}
 
     def prepare(self) -> None:
@@ -73,6 +75,8 @@ class Replayer:
         if START in self._boundaries:
             self._first = generators_of(self._snapshots.load(START), self._objects)
             rng.begin_as(self._first)
+        else:
+            self._seeds = Seeds()
         self._begun = rng.get_states()
 
     def _start(self) -> None:
@@ -92,6 +96,14 @@ class Replayer:
             )
         rng.set_states(self._first)
 
+    def _refuse_unseeded(self) -> None:
+        unseeded = self._seeds.unseeded() if self._seeds is not None else ()
+        if unseeded:
+            raise ReplayError(
+                "the run has no snapshot of its start, and its script draws unseeded random "
+                f"numbers ({', '.join(unseeded)}), which cannot come again"
+            )
+
     # What scripts call.
 
     def log(self, name: str, value: T) -> T:
@@ -103,6 +115,7 @@ class Replayer:
         fields = _encode(value)
         if name in self.counts:
             if self._collecting:
+                self._refuse_unseeded()
                 self._write({"k": "log", "c": self._number(self._context), "n": name, **fields})
                 self.counts[name] += 1
         elif not self._observing:
@@ -186,7 +199,16 @@ class Replayer:
             yield from self._inner_loop(name, iterable, outer)
 
     def _runs(self, nested: str) -> bool:
-        return self.steps.from_start or (self._collecting and nested in self.steps.run_nested)
+        if self._collecting and nested in self.steps.run_nested:
+            return True
+        if self.steps.from_start and self._top is not None and self._top.loop in self.steps.loops:
+            return True
+        # An iteration that is run for its end is run as it was.
+        return not self._collecting and self._top is not None and self._ends(self._top)
+
+    def _ends(self, top: Context) -> bool:
+        loop = self.record.loops.get((top.loop, top.entry))
+        return loop is not None and top.index == max(loop.begun) and top.loop in self.steps.finish
 
     def _inner_loop(self, name: str, iterable: Iterable[T], outer: Context) -> Iterator[T]:
         entry = outer.enter(name)
@@ -212,43 +234,75 @@ class Replayer:
     def _top_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
     ) -> Iterator[T]:
-        entry = outer.enter(name)
-        if name in self.steps.loops:
-            yield from self._iterate(name, entry, iterable, frame, outer)
-        elif name in self.steps.before:
-            boundary = exit_of("", name, entry)
-            if boundary not in self._boundaries:
-                raise ReplayError(f"there is no snapshot at the end of the loop {name!r}")
-            self._restore(boundary, frame)
-        else:
+        loop = TopLoop(name, outer.enter(name))
+        loop = self.record.loops.get((loop.name, loop.entry), loop)
+        if name not in (*self.steps.loops, *self.steps.before):
             self._leave()
+        wanted = self._wanted(loop)
+        go_on = not self._is_last(loop)
+        to_its_end = name in self.steps.finish and loop.end != "exhausted"
+        indexes = sorted({*wanted, max(loop.begun)}) if to_its_end and go_on else wanted
+        if not indexes and not go_on:
+            self._leave()
+        if indexes:
+            yield from self._iterate(loop, iterable, indexes, wanted, frame, outer, go_on)
+        if to_its_end and go_on:
+            raise ReplayError(
+                f"the loop {name!r} ended in another way than in the run: {loop.end} then"
+            )
+        boundary = exit_of("", name, loop.entry)
+        if not self._wholly(loop) and boundary in self._boundaries:
+            self._restore(boundary, frame)
+        elif not indexes or loop.end != "exhausted":
+            raise ReplayError(f"there is no snapshot at the end of the loop {name!r}")
+
+    def _wanted(self, loop: TopLoop) -> list[int]:
+        """The iterations of an entry of a top-level loop whose values are wanted."""
+        if loop.name not in self.steps.loops:
+            return []
+        if self.steps.iterations is None:
+            return loop.reached
+        return [index for index in loop.reached if index in self.steps.iterations]
+
+    def _is_last(self, loop: TopLoop) -> bool:
+        """Whether nothing is wanted behind this entry of a loop."""
+        if self.steps.go_on or loop.name != (*self.steps.loops, "")[-1]:
+            return False
+        return not any(later.entry > loop.entry for later in self.record.entries(loop.name))
 
     def _iterate(
-        self, name: str, entry: int, iterable: Iterable[T], frame: FrameType, outer: Context
+        self,
+        loop: TopLoop,
+        iterable: Iterable[T],
+        indexes: list[int],
+        wanted: list[int],
+        frame: FrameType,
+        outer: Context,
+        go_on: bool,
     ) -> Iterator[T]:
-        enter = enter_of("", name, entry)
+        """Run iterations of a top-level loop, each from the nearest snapshot before it."""
+        enter = enter_of("", loop.name, loop.entry)
         if enter in self._boundaries:
-            # Also sets the generators before iter(), from which a DataLoader draws its order. What
+            # Before the iterator is made: making a DataLoader's draws its order. What
             # the snapshot misses is as the set-up has just made it.
             self._restore(enter, frame, check=False)
         elif not self.job.exact_or_nothing:
-            raise ReplayError(f"there is no snapshot at the beginning of the loop {name!r}")
-        go_on = self.steps.go_on or name != self.steps.loops[-1]
+            raise ReplayError(f"there is no snapshot at the beginning of the loop {loop.name!r}")
         items = enumerate(iterable)
-        may_skip = is_repeatable(iterable) and not self.steps.from_start
+        may_skip = is_repeatable(iterable) and not self._wholly(loop)
         position = 0
         finished = False
         try:
-            for index in self._wanted(name):
-                start = self._resume_at(name, entry, index, position) if may_skip else position
-                if start > position or (start == index and self._has_end(name, entry, index - 1)):
+            for index in indexes:
+                start = self._resume_at(loop, index, position) if may_skip else position
+                if start > position or (start == index and self._has_end(loop, index - 1)):
                     for _ in range(start - position):
-                        next(items)
+                        next(items, None)
                     if start > 0 and may_skip:
-                        self._restore(end_of(_iteration_path(name, entry, start - 1)), frame)
+                        self._restore(end_of(loop.path(start - 1)), frame)
                 for number, value in items:
-                    self._collecting = number == index
-                    context = self._context = Context(outer, name, number, value, entry)
+                    self._collecting = number == index and index in wanted
+                    context = self._context = Context(outer, loop.name, number, value, loop.entry)
                     self._top = context
                     yield value
                     self._context = context
@@ -260,32 +314,27 @@ class Replayer:
             self._context, self._top, self._collecting = outer, None, True
             if not go_on and (finished or left_by_code(frame)):
                 self._leave()
-        boundary = exit_of("", name, entry)
-        if finished and boundary in self._boundaries and not self.steps.from_start:
-            self._restore(boundary, frame)
-        elif finished:
+        if go_on and self._runs_out(loop):
             for _ in items:  # a loop that ends by itself is at the end of its items
                 raise ReplayError(
-                    f"the loop {name!r} would go on after its last recorded iteration"
+                    f"the loop {loop.name!r} would go on after its last recorded iteration"
                 )
 
-    def _wanted(self, name: str) -> list[int]:
-        loop = self.record.loops.get(name)
-        completed = sorted(loop.iterations) if loop is not None else []
-        if loop is not None and loop.ended and name in self.record.loops:
-            # The iteration that a `break` ended is complete as far as the run went.
-            completed = sorted({*completed, *_left(self.record, name)})
-        if self.steps.iterations is None:
-            return completed
-        return [index for index in completed if index in self.steps.iterations]
+    def _runs_out(self, loop: TopLoop) -> bool:
+        """Whether the loop has to end by itself, and not by a snapshot."""
+        return self._wholly(loop) or exit_of("", loop.name, loop.entry) not in self._boundaries
 
-    def _has_end(self, name: str, entry: int, index: int) -> bool:
-        return end_of(_iteration_path(name, entry, index)) in self._boundaries
+    def _wholly(self, loop: TopLoop) -> bool:
+        """Whether every iteration is run and nothing is loaded."""
+        return self.steps.from_start and loop.name in self.steps.loops
 
-    def _resume_at(self, name: str, entry: int, index: int, position: int) -> int:
+    def _has_end(self, loop: TopLoop, index: int) -> bool:
+        return end_of(loop.path(index)) in self._boundaries
+
+    def _resume_at(self, loop: TopLoop, index: int, position: int) -> int:
         """The latest iteration, at most ``index``, from which the replay can go on."""
         for start in range(index, position, -1):
-            if self._has_end(name, entry, start - 1):
+            if self._has_end(loop, start - 1):
                 return start
         return position
 
@@ -363,21 +412,6 @@ def _encode(value: Any) -> dict[str, Any]:
     if isinstance(frozen, Repr):
         return {"v": str(frozen), "y": "repr"}
     return encode_value(frozen)
-
-
-def _left(record: Recorded, name: str) -> set[int]:
-    """Indexes of iterations of which the record has values, completed or not."""
-    found = set()
-    for path, _ in record.values:
-        loop, _, index = path.partition("/")[0].partition("=")
-        if loop == name and index.isdigit():
-            found.add(int(index))
-    return found
-
-
-def _iteration_path(name: str, entry: int, index: int) -> str:
-    loop = f"{name}#{entry}" if entry else name
-    return f"{loop}={index}"
 
 
 def _path(text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ class Steps:
     whose values are wanted (None: all that the run completed). ``run_nested``: loops nested in
     them that are executed; the others are skipped where they have a snapshot. ``go_on``: whether
     the script goes on after the last of the loops. ``from_start``: every iteration from the first
-    is executed, because a snapshot could not give all that the statement depends on.
+    is executed, because a snapshot could not give all that the statement depends on. ``finish``:
+    loops whose last iteration is run even where nothing in it is wanted, because the way in which
+    the code left them decides what comes next.
     """
 
     scan: str
@@ -31,6 +33,11 @@ class Steps:
     run_nested: tuple[str, ...] = ()
     go_on: bool = False
     from_start: bool = False
+    finish: tuple[str, ...] = ()
+
+    def wholly(self) -> Steps:
+        """The same values by running every iteration from the first on."""
+        return replace(self, scan="range", from_start=True)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Job:
     def load(path: Path) -> Job:
         fields = json.loads(path.read_text())
         steps = fields.pop("steps")
-        for name in ("before", "loops", "run_nested"):
+        for name in ("before", "loops", "run_nested", "finish"):
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])

@@ -1,4 +1,5 @@
 """Functions: training and validation loops of their own, early stopping, an averaged copy."""
+# unseeded
 
 import copy
 

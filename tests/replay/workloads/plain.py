@@ -1,4 +1,5 @@
 """One script, top to bottom: shuffling loader, dropout, batch norm, a scheduler after the loop."""
+# unseeded
 
 import random
 

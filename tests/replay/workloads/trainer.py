@@ -1,4 +1,5 @@
 """A class with the loop in a method, a module of the repository, generators of its own."""
+# unseeded
 
 import flordb as flor
 import numpy as np

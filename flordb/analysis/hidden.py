@@ -1,0 +1,237 @@
+"""What loops may change without a snapshot's noticing: state that no name in the loop leads to.
+
+A snapshot follows names: from the loop's variables to objects, from called functions of the project
+to their globals and closures. Hooks and callbacks are called by libraries, and defaults, function
+and class attributes belong to code, so what they change has to be found by how it is written.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from flordb.analysis.program import Module, Program
+from flordb.analysis.walk import Visit
+
+Code = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+_ONLY_LOOKS = frozenset(
+    "print len range sum min max sorted isinstance issubclass str int float bool list dict tuple set "
+    "frozenset enumerate zip abs repr type id any all format round hasattr getattr map filter "
+    "super vars iter reversed hash divmod pow callable".split()
+)
+_OF_FUNCTIONS = frozenset({".cache_info", ".__defaults__", ".__kwdefaults__", ".__closure__"})
+
+
+@dataclass(frozen=True)
+class Changer:
+    """A function that changes a variable. ``loops``: the loops that it may run in; None where it
+    may be called from anywhere."""
+
+    name: str
+    loops: frozenset[str] | None
+
+    def runs_in(self, loop: str) -> bool:
+        return self.loops is None or loop in self.loops
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """``variables``: names that functions change and that a snapshot must have by name to be right
+    about; ``never``: names, attributes as ``.name``, that no snapshot holds, with the reason.
+    """
+
+    variables: dict[str, list[Changer]] = field(default_factory=dict)
+    never: dict[str, str] = field(default_factory=dict)
+
+    def lost(self, loop: str, needed: Iterable[str], kept: Iterable[str]) -> dict[str, str]:
+        """Which of the needed names a snapshot of a loop may not give, with the reasons.
+
+        Parameters: ``kept``, the paths of the variables that the snapshot keeps.
+        """
+        names = frozenset(needed)
+        have = {name.partition(".")[0].partition("[")[0] for name in kept}
+        closures = {name.partition(".__closure__")[0] for name in kept if ".__closure__" in name}
+        found = {name: why for name, why in self.never.items() if name in names}
+        for name, changers in self.variables.items():
+            running = [c.name for c in changers if c.runs_in(loop)]
+            if running and name in names and name not in have and not closures & set(running):
+                found[name] = f"{running[0]} changes it, to which no name in the loop leads"
+        return found
+
+
+def hidden_changes(program: Program, visits: Iterable[Visit]) -> Hidden:
+    """The hidden changes that a program's functions may make.
+
+    Parameters: ``visits``, the program's walk, which says in which loops a function is called.
+    """
+    found = Hidden(never=dict.fromkeys(_OF_FUNCTIONS, "it is the state of a function"))
+    where = _Where(program, visits)
+    for module in program.modules.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                _in_code(module, node, where, found)
+            elif isinstance(node, (ast.For, ast.While)):
+                _attributes_of_code(module, node, found)
+            elif isinstance(node, ast.Call):
+                _handed_over(program, module, node, found)
+    return found
+
+
+class _Where:
+    """In which loops functions run, as far as they are only called by their names."""
+
+    def __init__(self, program: Program, visits: Iterable[Visit]) -> None:
+        self.loops: dict[ast.AST, set[str]] = {}
+        for visit in visits:
+            if visit.function is not None:
+                self.loops.setdefault(visit.function, set()).update(visit.nest)
+        self.escaping: set[str] = set()
+        self.dynamic = False
+        for module in program.modules.values():
+            self._mentions(module.tree)
+
+    def _mentions(self, tree: ast.AST) -> None:
+        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and id(node) not in called:
+                self.escaping.add(node.id)
+            elif isinstance(node, ast.Attribute) and id(node) not in called:
+                self.escaping.add(node.attr)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                if node.func.id == "getattr" and not isinstance(node.args[1], ast.Constant):
+                    self.dynamic = True
+
+    def of(self, code: Code) -> frozenset[str] | None:
+        if self.dynamic or isinstance(code, ast.Lambda) or code not in self.loops:
+            return None
+        if code.decorator_list or code.name in self.escaping:
+            return None
+        if code.name == "forward" or code.name.startswith("__"):
+            return None
+        return frozenset(self.loops[code])
+
+
+def _in_code(module: Module, code: Code, where: _Where, found: Hidden) -> None:
+    name = getattr(code, "name", "a lambda")
+    changer = Changer(name, where.of(code))
+    own = _locals(code)
+    body = [code.body] if isinstance(code, ast.Lambda) else code.body
+    changed = {n for part in body for n in _changed(module, part)}
+    for variable in changed - own:
+        if not _is_code(module, variable):
+            found.variables.setdefault(variable, []).append(changer)
+    for parameter, default in _defaults(code):
+        if parameter in changed and not isinstance(default, (ast.Constant, ast.UnaryOp, ast.Tuple)):
+            found.never.setdefault(parameter, f"it is a default of {name} that changes")
+    _attributes_of_code(module, code, found)
+
+
+def _locals(code: Code) -> set[str]:
+    spec = code.args
+    own = {a.arg for a in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)}
+    own |= {a.arg for a in (spec.vararg, spec.kwarg) if a is not None}
+    outer: set[str] = set()
+    for node in _within(code):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        elif isinstance(node, (ast.Global, ast.Nonlocal)):
+            outer |= set(node.names)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            own.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            own |= {a.asname or a.name.partition(".")[0] for a in node.names}
+    return own - outer
+
+
+def _within(code: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function without those of the functions inside it."""
+    for child in ast.iter_child_nodes(code):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            yield from _within(child)
+
+
+def _changed(module: Module, part: ast.AST) -> Iterator[str]:
+    """Variables that a statement or expression may change: binds, stores into, calls, hands on."""
+    for node in (part, *_within(part)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            yield node.id
+        elif isinstance(node, (ast.Attribute, ast.Subscript)):
+            if isinstance(node.ctx, (ast.Store, ast.Del)):
+                yield from _root(node)
+        elif isinstance(node, ast.Call) and module.flor_call(node) is None:
+            if isinstance(node.func, ast.Name) and node.func.id in _ONLY_LOOKS:
+                continue
+            yield from _root(node.func)
+            for given in (*node.args, *(k.value for k in node.keywords)):
+                if isinstance(given, ast.Name):
+                    yield given.id
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
+
+
+def _is_code(module: Module, name: str) -> bool:
+    """Whether a name is an import, a function or a class, and not a variable."""
+    known = name in module.foreign or name in module.functions or name in module.classes
+    known = known or hasattr(builtins, name)
+    imported = module.imports.get(name)
+    return known or name in module.flor_aliases or (imported is not None and _is_module(imported))
+
+
+def _is_module(imported: tuple[str, str]) -> bool:
+    return imported[1] == ""
+
+
+def _defaults(code: Code) -> Iterator[tuple[str, ast.expr]]:
+    spec = code.args
+    positional = [*spec.posonlyargs, *spec.args]
+    for argument, default in zip(positional[::-1], spec.defaults[::-1], strict=False):
+        yield argument.arg, default
+    for argument, value in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+        if value is not None:
+            yield argument.arg, value
+
+
+def _attributes_of_code(module: Module, part: ast.AST, found: Hidden) -> None:
+    """Attributes of functions, classes and modules that are stored while the program runs."""
+    for node in _within(part):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            if _of_code(module, node.value):
+                why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
+                found.never.setdefault(f".{node.attr}", why)
+
+
+def _of_code(module: Module, owner: ast.expr) -> bool:
+    match owner:
+        case ast.Name(id="cls"):
+            return True
+        case ast.Name():
+            return _is_code(module, owner.id) or owner.id in module.imports
+        case ast.Attribute():
+            return owner.attr == "__class__" or _of_code(module, owner.value)
+        case ast.Call(func=ast.Name(id="type")):
+            return True
+    return False
+
+
+def _handed_over(program: Program, module: Module, call: ast.Call, found: Hidden) -> None:
+    """Methods given to a library, which may call them at any time."""
+    if module.flor_call(call) or next(iter(program.called(module, call)), None) is not None:
+        return
+    for given in (*call.args, *(k.value for k in call.keywords)):
+        if isinstance(given, ast.Attribute) and isinstance(given.value, ast.Name):
+            name = given.value.id
+            if given.attr in _methods(program) and not _is_code(module, name) and name != "self":
+                found.variables.setdefault(name, []).append(Changer(given.attr, None))
+
+
+def _methods(program: Program) -> set[str]:
+    return {name for module in program.modules.values() for name in module.methods}
