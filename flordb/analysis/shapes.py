@@ -31,9 +31,7 @@ def shapes(program: Program) -> dict[str, Shape]:
     for module in program.modules.values():
         for name, shape in _in_module(module):
             known = found.get(name, Shape())
-            found[name] = Shape(
-                known.wholly or shape.wholly, known.to_its_end or shape.to_its_end
-            )
+            found[name] = Shape(known.wholly or shape.wholly, known.to_its_end or shape.to_its_end)
     return found
 
 

@@ -179,9 +179,7 @@ class _Planner:
                 refused.append(Refused(want, (name,), reason, digests))
                 continue
             try:
-                depth = steps_for(
-                    program, patch.insertions, record, want.iterations, snapshots
-                )
+                depth = steps_for(program, patch.insertions, record, want.iterations, snapshots)
             except ReplayError as error:
                 refused.append(Refused(want, (name,), str(error), digests))
                 continue

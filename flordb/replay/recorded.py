@@ -135,9 +135,7 @@ def _top(found: Recorded, line: Mapping[str, Any]) -> TopLoop:
     return found.loops.setdefault(key, TopLoop(*key))
 
 
-def _loop(
-    found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]
-) -> None:
+def _loop(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]) -> None:
     number, end, seconds = line.get("c", 0), line.get("end", ""), float(line.get("s") or 0.0)
     if number == 0:
         loop = _top(found, line)
@@ -148,9 +146,7 @@ def _loop(
         outer.nested.setdefault(index, []).append(nested)
 
 
-def _time(
-    found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]
-) -> None:
+def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]) -> None:
     seconds = float(line.get("s") or 0.0)
     match line.get("w"):
         case "start":

@@ -266,7 +266,7 @@ class Replayer:
 
     def _is_last(self, loop: TopLoop) -> bool:
         """Whether nothing is wanted behind this entry of a loop."""
-        if self.steps.go_on or loop.name != (*self.steps.loops, "")[-1]:
+        if self.steps.go_on or loop.name not in self.steps.loops[-1:]:
             return False
         return not any(later.entry > loop.entry for later in self.record.entries(loop.name))
 

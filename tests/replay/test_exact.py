@@ -115,6 +115,5 @@ def test_without_snapshots_there_is_the_same_value_or_none(recorded, kept) -> No
     finally:
         files.restore()
     for name, outcome in outcomes.items():
-        print(name, outcome.refused)
         assert (name, outcome.wrong, outcome.lacking) == (name, [], [])
         assert outcome.equal or kept == "none"
