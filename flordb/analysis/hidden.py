@@ -18,9 +18,7 @@ from flordb.analysis.walk import Visit
 Code = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _ONLY_LOOKS = frozenset(
-    "print len range sum min max sorted isinstance issubclass str int float bool list dict tuple set "
-    "frozenset enumerate zip abs repr type id any all format round hasattr getattr map filter "
-    "super vars iter reversed hash divmod pow callable".split()
+    ["print", "len", "range", "sum", "min", "max", "sorted", "isinstance", "issubclass", "str", "int", "float", "bool", "list", "dict", "tuple", "set", "frozenset", "enumerate", "zip", "abs", "repr", "type", "id", "any", "all", "format", "round", "hasattr", "getattr", "map", "filter", "super", "vars", "iter", "reversed", "hash", "divmod", "pow", "callable"]
 )
 _OF_FUNCTIONS = frozenset({".cache_info", ".__defaults__", ".__kwdefaults__", ".__closure__"})
 

@@ -203,7 +203,7 @@ def _judge(
     outcome = Outcome()
     for task in plan.tasks:
         if task.want.file == workload.file:
-            outcome.scans |= {name: task.scan + task.steps.from_start * "!" for name in task.names}
+            outcome.scans |= dict.fromkeys(task.names, task.scan + task.steps.from_start * "!")
     for failure in report.failures:
         if failure.want.file == workload.file:
             outcome.refused |= dict.fromkeys(failure.names, failure.reason)
@@ -253,7 +253,7 @@ class SnapshotFiles:
 
 def ends(names: Sequence[str]) -> list[str]:
     """The snapshots of which there are always some: the first ones and the last one."""
-    return [n for n in names if n.startswith("start") or "%2F" not in n and "=" not in n]
+    return [n for n in names if n.startswith("start") or ("%2F" not in n and "=" not in n)]
 
 
 def one_by_one(
