@@ -18,7 +18,13 @@ from flordb.analysis.walk import Visit
 Code = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 _ONLY_LOOKS = frozenset(
-    ["print", "len", "range", "sum", "min", "max", "sorted", "isinstance", "issubclass", "str", "int", "float", "bool", "list", "dict", "tuple", "set", "frozenset", "enumerate", "zip", "abs", "repr", "type", "id", "any", "all", "format", "round", "hasattr", "getattr", "map", "filter", "super", "vars", "iter", "reversed", "hash", "divmod", "pow", "callable"]
+    (
+        *("print", "len", "range", "sum", "min", "max", "sorted", "any", "all", "abs", "round"),
+        *("int", "float", "bool", "str", "list", "dict", "tuple", "set", "frozenset", "format"),
+        *("isinstance", "issubclass", "hasattr", "getattr", "callable", "type", "id", "hash"),
+        *("enumerate", "zip", "map", "filter", "iter", "reversed", "repr", "vars", "super"),
+        *("divmod", "pow"),
+    )
 )
 _OF_FUNCTIONS = frozenset({".cache_info", ".__defaults__", ".__kwdefaults__", ".__closure__"})
 
@@ -98,9 +104,8 @@ class _Where:
                 self.escaping.add(node.id)
             elif isinstance(node, ast.Attribute) and id(node) not in called:
                 self.escaping.add(node.attr)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id == "getattr" and not isinstance(node.args[1], ast.Constant):
-                    self.dynamic = True
+            elif isinstance(node, ast.Call) and _by_computed_name(node):
+                self.dynamic = True
 
     def of(self, code: Code) -> frozenset[str] | None:
         if self.dynamic or isinstance(code, ast.Lambda) or code not in self.loops:
@@ -110,6 +115,12 @@ class _Where:
         if code.name == "forward" or code.name.startswith("__"):
             return None
         return frozenset(self.loops[code])
+
+
+def _by_computed_name(call: ast.Call) -> bool:
+    """Whether it gets an attribute, perhaps a method, whose name is not in the text."""
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    return name == "getattr" and not isinstance(call.args[1], ast.Constant)
 
 
 def _in_code(module: Module, code: Code, where: _Where, found: Hidden) -> None:
@@ -201,10 +212,12 @@ def _defaults(code: Code) -> Iterator[tuple[str, ast.expr]]:
 def _attributes_of_code(module: Module, part: ast.AST, found: Hidden) -> None:
     """Attributes of functions, classes and modules that are stored while the program runs."""
     for node in _within(part):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            if _of_code(module, node.value):
-                why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
-                found.never.setdefault(f".{node.attr}", why)
+        if not isinstance(node, ast.Attribute):
+            continue
+        stored = isinstance(node.ctx, (ast.Store, ast.Del))
+        if stored and _of_code(module, node.value):
+            why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
+            found.never.setdefault(f".{node.attr}", why)
 
 
 def _of_code(module: Module, owner: ast.expr) -> bool:

@@ -211,7 +211,8 @@ class _Deepener:
     def gives(self, loop: str, boundary: str, absent: bool = False) -> bool:
         """Whether the snapshot at a boundary gives all that the statement needs.
 
-        Parameters: ``loop``, the one that it belongs to; ``absent``, the answer where there is no snapshot.
+        Parameters: ``loop``, the one that it belongs to; ``absent``, the answer where there is
+        no snapshot.
         """
         snapshot = self.snapshots(boundary)
         if snapshot is None:

@@ -35,9 +35,9 @@ class Seeds:
 
         @functools.wraps(original)
         def seed(*args: Any, **options: Any) -> Any:
-            if (args and args[0] is not None) or options:
-                if library not in self._drawn(rng.get_states()):
-                    self._seeded.add(library)
+            given = bool(options) or (bool(args) and args[0] is not None)
+            if given and library not in self._drawn(rng.get_states()):
+                self._seeded.add(library)
             return original(*args, **options)
 
         setattr(module, name, seed)
