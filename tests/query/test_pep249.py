@@ -242,7 +242,6 @@ def test_values_survive(db: Connection, sql: str, value: Any) -> None:
 
 
 def test_times_with_zones_survive(db: Connection) -> None:
-    pytest.importorskip("pytz")
     (value,) = db.execute("SELECT TIMESTAMPTZ '2023-06-23 10:00:00+00'").fetchone()
     assert value.timestamp() == 1687514400
 
