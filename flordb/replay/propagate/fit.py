@@ -58,7 +58,7 @@ class Fitter:
                 reasons.append(refused)
         if not fits:
             raise reasons[0] if reasons else Refused("no line can be put there")
-        chosen = fits[0] if len(fits) == 1 else self._choose(draft, placer, place, touch, fits)
+        chosen = fits[0] if len(fits) == 1 else _choose(placer, place, touch, fits)
         if not place.chosen:
             earlier = placer.neighbours(draft.unit, True)
             line = line_of_slot(place.block, chosen.index)
@@ -68,24 +68,6 @@ class Fitter:
         if block is not place.block:
             return self.at(draft, Renames(placer.matching, draft.unit, block), block, index)
         return chosen
-
-    def _choose(
-        self, draft: Draft, placer: Placer, place: Place, touch: Touch, fits: list[Fit]
-    ) -> Fit:
-        """Of slots between which what is logged may differ, the one with the right value."""
-        mine = _touch(draft)
-        before, after = (
-            (unit for unit in placer.neighbours(draft.unit, side) if mine.minds(unit))
-            for side in (True, False)
-        )
-        choice = decided(place, placer.matching, touch, before, after)
-        if choice is None:
-            lines = " or ".join(str(line_of_slot(place.block, fit.index)) for fit in fits)
-            raise Refused(
-                f"it could stand before line {lines} of {place.block.owner.source.path}, between "
-                "which what it reads changes"
-            )
-        return fits[choice]
 
     def at(self, draft: Draft, renames: Renames, block: Block, index: int) -> Fit:
         """Check one slot. Raises Refused."""
@@ -130,6 +112,18 @@ class Fitter:
             line = line_of_slot(block, index)
             raise Refused(f"`{name}` is not bound on every way to line {line} of {source.path}")
         return name
+
+
+def _choose(placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:
+    """Of slots between which what is logged may differ, the one with the right value."""
+    choice = decided(place, touch, placer.matching)
+    if choice is None:
+        lines = " or ".join(str(line_of_slot(place.block, fit.index)) for fit in fits)
+        raise Refused(
+            f"it could stand before line {lines} of {place.block.owner.source.path}, between "
+            "which what it reads changes"
+        )
+    return fits[choice]
 
 
 def _touch(draft: Draft) -> Touch:

@@ -134,16 +134,12 @@ class Placer:
 
     def _add_owner(self, found: dict[Block, Place], unit: Unit) -> None:
         """The same part of the statement round the site is spoken for by that statement."""
-        place: Unit | None = unit
-        while place is not None and place.block is not None:
-            owner = self.matching.to_old.get(place.block.owner)
-            if owner is not None:
-                for other in owner.blocks:
-                    if other.part == place.block.part:
-                        best = found.setdefault(other, Place(other))
-                        best.weight += _OWNER * self.matching.sure[place.block.owner]
-                return
-            place = self._stands_for(place.block.owner)
+        assert unit.block is not None
+        owner = self.matching.to_old.get(unit.block.owner)
+        for other in owner.blocks if owner is not None else ():
+            if other.part == unit.block.part:
+                best = found.setdefault(other, Place(other))
+                best.weight += _OWNER * self.matching.sure[unit.block.owner]
 
     def _add_moved_out(self, found: dict[Block, Place]) -> None:
         """Where X runs some neighbours in a function of their own, the statement went with them."""

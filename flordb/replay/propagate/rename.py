@@ -171,6 +171,9 @@ def _pairs(new: Unit, old: Unit) -> Iterator[tuple[str, str, int]]:
         return
     for word, other in aligned:
         if is_variable(word) and is_variable(other):
+            # A name that the older statement has as well is the same thing there.
+            if word != other and (word in old.bag or other in new.bag):
+                continue
             yield word, other, 3 if word in bound else 2 if same else 1
 
 

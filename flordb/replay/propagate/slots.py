@@ -9,15 +9,17 @@ nobody does.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.names import changes, outside, stores
 from flordb.replay.propagate.place import Place
-from flordb.replay.propagate.units import Block, Unit
+from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
 _LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
+_SURE = 0.9
+"""From this on, two statements are taken for the same one."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Touch:
 
     def minds(self, unit: Unit) -> bool:
         """Whether it matters on which side of ``unit`` the statement stands."""
+        if unit.blocks and _may_leave(unit):
+            return True
         changed = changes(unit.node)
         return bool(changed & self.reads) or bool(self.changes & (outside(unit.node) | changed))
 
@@ -46,52 +50,47 @@ def groups(place: Place, touch: Touch) -> list[list[int]]:
 
 
 def preferred(place: Place, slots: Sequence[int]) -> int:
-    """Of slots that make no difference, the one next to the nearest neighbour."""
-    return slots[-1] if _near(place, False) and not _near(place, True) else slots[0]
+    """Of slots that make no difference, the one next to the nearest neighbour, below imports."""
+    if _near(place, False) and not _near(place, True):
+        return slots[-1]
+    units = place.block.units
+    below = (slot for slot in slots if slot == len(units) or not _is_import(units[slot]))
+    return next(below, slots[0])
 
 
-def decided(
-    place: Place,
-    matching: Matching,
-    touch: Touch,
-    before: Iterable[Unit],
-    after: Iterable[Unit],
-) -> int | None:
+def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     """Which group holds the value that the newer version logs: 0, -1, or None where none is sure.
 
-    Parameters: ``touch`` in the older version's names; ``before`` and ``after``, the neighbours in
-    the newer version, nearest first, that touch the same values there.
+    Only the statement right before speaks: where it is the same in both versions, the value is
+    the one that it leaves behind. Where X gives a new value in between, that is the one with
+    which the code goes on. ``touch`` is in the older version's names.
     """
-    if _near(place, True):
-        # Where X gives a new value in between, that is the one with which the code goes on.
-        between = place.block.units[place.low : place.high]
-        return -1 if any(stores(unit.node) & touch.reads for unit in between) else 0
-    earlier, later = next(iter(before), None), next(iter(after), None)
-    last = _counterpart(matching, earlier, place.block)
-    if last is not None and not _minded(place.block, last + 1, place.low, touch):
-        return 0
-    if earlier is not None and last is None:
+    near = [w for w in place.witnesses if w.before and w.near]
+    if not near:
         return None
-    following = _counterpart(matching, later, place.block)
-    if following is not None and not _minded(place.block, place.high, following, touch):
+    between = place.block.units[place.low : place.high]
+    if any(stores(unit.node) & touch.reads for unit in between):
         return -1
-    return None
+    return 0 if matching.sure[near[0].unit] >= _SURE else None
 
 
 def _near(place: Place, before: bool) -> bool:
     return any(w.before == before and w.near for w in place.witnesses)
 
 
-def _counterpart(matching: Matching, unit: Unit | None, block: Block) -> int | None:
-    """Where in a block the older version has a statement, or the one that it stands in."""
-    other = matching.to_old.get(unit) if unit is not None else None
-    while other is not None and other.block is not block:
-        other = other.parent
-    return other.index if other is not None else None
+def _is_import(unit: Unit) -> bool:
+    return isinstance(unit.node, (ast.Import, ast.ImportFrom))
 
 
-def _minded(block: Block, low: int, high: int, touch: Touch) -> bool:
-    return any(touch.minds(unit) for unit in block.units[low:high])
+def _may_leave(unit: Unit) -> bool:
+    """Whether the code behind a statement may be skipped: a `continue`, `break` or `return`."""
+    if isinstance(unit.node, (*FUNCTIONS, ast.ClassDef)):
+        return False
+    own = (ast.Return,) if isinstance(unit.node, LOOPS) else (ast.Return, ast.Continue, ast.Break)
+    inner = (child for block in unit.blocks for child in block.units)
+    return any(
+        isinstance(child.node, own) or (child.blocks and _may_leave(child)) for child in inner
+    )
 
 
 def _reachable(block: Block, high: int) -> int:
