@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from flordb import utils
+    from flordb import background, utils
     from flordb.query.connection import connect
     from flordb.query.dataframe import dataframe, sql
 
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "arg",
+    "background",
     "checkpointing",
     "commit",
     "connect",
@@ -107,6 +108,7 @@ def commit() -> None:
 
 
 _LAZY = {
+    "background": ("flordb.background", None),
     "connect": ("flordb.query.connection", "connect"),
     "dataframe": ("flordb.query.dataframe", "dataframe"),
     "sql": ("flordb.query.dataframe", "sql"),

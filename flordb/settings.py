@@ -29,7 +29,7 @@ class Settings:
     """ε of equation 4.4: the share of the training time that snapshots may take; 1: take all."""
     restore_ratio: float = 1.38
     """c of equation 4.4: restore time over materialization time, until it has been observed."""
-    flush_seconds: float = 0.1
+    flush_seconds: float = 0.05
     """How often the flusher writes the run file."""
     heartbeat_seconds: float = 5.0
     """How often a run without new records shows that it is alive."""
@@ -43,6 +43,10 @@ class Settings:
     """Larger variables are left out of snapshots (objects given to checkpointing are not)."""
     snapshot_memory_bytes: int = 2_000_000_000
     """Copies of changed tensors on their way to the disk; with more, the training waits."""
+    compress_bytes: int = 1_000_000
+    """A run file that grows beyond this goes on compressed."""
+    background_bytes: int = 1_000_000_000
+    """How much `flordb.background` may hold in copies before it makes the training wait."""
     max_value_bytes: int = 1_000_000
     """A logged value whose JSON is longer is cut to a description."""
     acquire: str = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from flordb.store.project import Project
+from flordb.store.runfile import read_run
 
 
 @dataclass
@@ -63,12 +63,14 @@ class Sandbox:
         return done
 
     def run_files(self) -> list[Path]:
-        return [p for p in sorted(self.project.runs.glob("*.jsonl")) if ".replay-" not in p.name]
+        paths = sorted(self.project.runs.glob("*.jsonl*"))
+        return [path for path in paths if ".replay-" not in path.name]
 
     def lines(self, number: int = -1) -> list[dict[str, Any]]:
-        """The lines of a run file; the last run's by default."""
-        text = self.run_files()[number].read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        """The lines of a run file, a value and a context each; the last run's by default."""
+        run = read_run(self.run_files()[number])
+        assert not run.problems
+        return [run.header, *run.singly()]
 
     def logged(self, name: str, number: int = -1) -> list[Any]:
         return [

@@ -11,12 +11,13 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from importlib import import_module, resources
+from importlib import import_module
 from typing import Any
 
 import duckdb
 
 from flordb.store.project import Project
+from flordb.store.tables import script
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,8 @@ def register(
                 null_handling="special",  # so that they may return NULL
                 side_effects=function.volatile,
             )
-        script = resources.files("flordb.sql").joinpath(f"{family}.sql")
-        if script.is_file():
-            text = script.read_text(encoding="utf-8")
+        text = script(f"{family}.sql")
+        if text is not None:
             connection.execute(text if temporary else text.replace(" TEMP VIEW ", " VIEW "))
 
 

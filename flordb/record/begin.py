@@ -23,6 +23,7 @@ from flordb.record.passive import Passive, in_child
 from flordb.record.recorder import Recorder
 from flordb.record.versioning import NoVersion, Versioning
 from flordb.record.writer import RunWriter
+from flordb.store.objects import ObjectStore
 from flordb.store.project import Project, project_of_script
 from flordb.store.runfile import FORMAT
 
@@ -73,14 +74,8 @@ def _record(project: Project, script: Path | None, chosen: settings.Settings) ->
     rank, world_size = ranks()
     suffix = f".rank{rank}" if world_size > 1 else ""
     name = f"{tstamp:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}{suffix}.jsonl"
-    writer = RunWriter(
-        project.runs / name,
-        header,
-        chosen.flush_seconds,
-        chosen.heartbeat_seconds,
-        chosen.max_value_bytes,
-    )
-    writer.append((None, {"k": "time", "w": "start", "s": _since_process_start()}))
+    writer = RunWriter(project.runs / name, header, chosen, ObjectStore(project.objects))
+    writer.note(None, {"k": "time", "w": "start", "s": _since_process_start()})
     versioning = _versioning(project, script, name, writer, rank, chosen)
     return Recorder(project, chosen, tstamp, writer, versioning)
 
@@ -94,7 +89,7 @@ def _versioning(
     chosen: settings.Settings,
 ) -> Versioning:
     def note(line: Any) -> None:
-        writer.append((None, line))
+        writer.note(None, line)
 
     if rank > 0:
         return NoVersion("rank 0 writes the version", note)

@@ -8,13 +8,13 @@ _SCALARS = frozenset((int, float, str, bool))
 
 
 class Context:
-    """One iteration of one loop, or the root of the run. Made for every iteration, so kept small.
+    """One iteration of one loop, or the root of the run.
 
     ``number`` is given when it is first written to the run file; ``entries`` counts how often each
-    loop was entered directly in it.
+    loop was entered directly in it; ``steps`` is the loop whose numbers it shares, if it has any.
     """
 
-    __slots__ = ("entries", "entry", "index", "loop", "number", "parent", "value")
+    __slots__ = ("entries", "entry", "index", "loop", "number", "parent", "steps", "value")
 
     def __init__(
         self, parent: Context | None, loop: str, index: int, value: Any, entry: int
@@ -27,6 +27,11 @@ class Context:
         self.entry = entry
         self.number: int | None = None
         self.entries: dict[str, int] | None = None
+        self.steps: Steps | None = None
+
+    def here(self) -> Context:
+        """The context itself, where `Steps` make the one of their iteration."""
+        return self
 
     def enter(self, loop: str) -> int:
         """Which entry of ``loop`` in this context this is, from 0."""
@@ -44,6 +49,37 @@ class Context:
         outer = self.parent.path
         own = f"{entry_name(self.loop, self.entry)}={self.index}"
         return f"{outer}/{own}" if outer else own
+
+
+class Steps:
+    """A loop inside a loop, at one of its iterations. Its iterations are contexts without being
+    objects: nothing is made for them but an index, which makes the innermost loops cheap.
+
+    ``values``: (start, step) where the iterations' values are the numbers of a range, None where
+    they are no scalars. ``spans``: the numbers that the run file's encoder gave.
+    """
+
+    __slots__ = ("_here", "entry", "index", "loop", "outer", "spans", "values")
+
+    def __init__(
+        self, outer: Context, loop: str, entry: int, values: tuple[int, int] | None
+    ) -> None:
+        self.outer = outer
+        self.loop = loop
+        self.entry = entry
+        self.values = values
+        self.index = 0
+        self.spans: Any = None
+        self._here: Context | None = None
+
+    def here(self) -> Context:
+        """The context of the current iteration, which a loop inside of it needs."""
+        index, here = self.index, self._here
+        if here is None or here.index != index:
+            value = None if self.values is None else self.values[0] + self.values[1] * index
+            here = self._here = Context(self.outer, self.loop, index, value, self.entry)
+            here.steps = self
+        return here
 
 
 def root() -> Context:

@@ -29,6 +29,11 @@ def is_repeatable(iterable: Iterable[Any]) -> bool:
     return False
 
 
+def range_of(iterable: Iterable[Any]) -> tuple[int, int] | None:
+    """(start, step) where the iterations' values are known from their indexes; None otherwise."""
+    return (iterable.start, iterable.step) if type(iterable) is range else None
+
+
 def describe(iterable: Iterable[Any]) -> dict[str, Any]:
     """The facts about a top-level loop's iterable that a replay's plan needs."""
     return {"iterable": type(iterable).__name__, "repeatable": is_repeatable(iterable)}

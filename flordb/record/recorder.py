@@ -7,7 +7,9 @@ flor's own ends the training.
 
 from __future__ import annotations
 
+import contextvars
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +21,13 @@ from flordb import kwargs
 from flordb.errors import GitError, warn_in_training
 from flordb.record.adaptive import Adaptive
 from flordb.record.code import is_project_file
-from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
+from flordb.record.context import START, Context, Steps, end_of, enter_of, exit_of, root
+from flordb.record.encoder import fields_of
 from flordb.record.frames import Uses, left_by_code, uses_of_loop
-from flordb.record.iterables import describe
+from flordb.record.iterables import describe, range_of
 from flordb.record.reach import Reach, reach
 from flordb.record.snapshotter import Saved, Snapshotter, cores_short
-from flordb.record.values import freeze
+from flordb.record.values import PLAIN, Held, freeze
 from flordb.record.versioning import Versioning
 from flordb.record.writer import RunWriter
 from flordb.settings import Settings
@@ -34,7 +37,7 @@ from flordb.store.snapshots import SnapshotStore
 
 T = TypeVar("T")
 
-_PLAIN = frozenset((type(None), bool, int, float, str))
+_SCALARS = frozenset((bool, int, float, str))
 
 
 class Recorder:
@@ -57,8 +60,17 @@ class Recorder:
         self.ended = False
         self._writer = writer
         self._append: Any = writer.append
+        self._note = writer.note
+        writer.throttle = self._throttle
         self._versioning = versioning
-        self._context = root()
+        # Where each thread (or asynchronous task) is in the nest of loops. One that has entered no
+        # loop of its own logs where the thread is that began the run.
+        self._own: contextvars.ContextVar[Context | Steps | None] = contextvars.ContextVar(
+            "flor_context", default=None
+        )
+        self._get_own = self._own.get
+        self._thread = threading.get_ident()
+        self._main: Context | Steps = root()
         self._top: Context | None = None
         self._checkpoint: dict[str, Any] = {}
         self._args: dict[str, Any] = {}
@@ -82,15 +94,44 @@ class Recorder:
     # What scripts call.
 
     def log(self, name: str, value: T) -> T:
-        self._append((self._context, name, value if type(value) in _PLAIN else freeze(value)))
+        place = self._get_own() or self._main
+        if type(value) in PLAIN:
+            self._append((place, place.index, name, value))
+        else:
+            self._log_frozen(place, place.index, name, freeze(value))
         return value
+
+    def _log_frozen(self, place: Context | Steps, index: int, name: str, value: Any) -> None:
+        if type(value) is Held:
+            self._writer.hold(value)
+        self._append((place, index, name, value))
+
+    def _throttle(self, append: Any) -> None:
+        self._append = append
+
+    def _here(self) -> Context:
+        """The context in which this thread is."""
+        return (self._get_own() or self._main).here()
+
+    def place(self) -> contextvars.Context:
+        """The caller's context variables, with this place in the loops, for work in a thread."""
+        found = contextvars.copy_context()
+        found.run(self._own.set, self._here())
+        return found
+
+    def _enter(self, place: Context | Steps) -> None:
+        """Make ``place`` the one in which this thread is."""
+        self._own.set(place)
+        if threading.get_ident() == self._thread:
+            self._main = place
 
     def arg(self, name: str, default: T) -> T:
         value, how = default, "default"
         if name in kwargs.given:
             value, how = kwargs.convert(name, kwargs.given[name], default), "given"
-        fields = {"k": "log", "n": name, **_encoded(value), "a": how}
-        self._append((self._context, fields))
+        frozen = fields_of(freeze(value), self._writer.store)
+        fields = {"k": "log", "n": name, **frozen, "a": how}
+        self._note(self._here(), fields)
         return value
 
     def loop(self, name: str, iterable: Iterable[T]) -> Iterator[T]:
@@ -98,17 +139,18 @@ class Recorder:
 
     @contextmanager
     def iteration(self, name: str, index: int | None, value: Any) -> Iterator[None]:
-        outer = self._context
+        outer = self._here()
         number = outer.enter(name) if index is None else index
-        context = self._context = Context(outer, name, number, value, 0)
-        self._append((context, {}))
+        context = Context(outer, name, number, value, 0)
+        self._enter(context)
+        self._note(context, {})
         began = time.perf_counter()
         try:
             yield
         finally:
-            self._context = outer
+            self._enter(outer)
             seconds = round(time.perf_counter() - began, 6)
-            self._append((context, {"k": "time", "w": "iteration", "s": seconds}))
+            self._note(context, {"k": "time", "w": "iteration", "s": seconds})
 
     @contextmanager
     def checkpointing(self, objects: Mapping[str, Any]) -> Iterator[None]:
@@ -127,27 +169,41 @@ class Recorder:
 
     def read(self, runs: list[list[str]]) -> None:
         """Note which runs' values this run has read: (projid, tstamp, filename) of each."""
-        self._append((None, {"k": "read", "runs": runs}))
+        self._note(None, {"k": "read", "runs": runs})
 
     # Loops.
 
     def _loop(self, name: str, iterable: Iterable[T], frame: FrameType) -> Iterator[T]:
-        outer = self._context
+        outer = self._here()
         if outer.parent is None:
             yield from self._top_loop(name, iterable, frame, outer)
         elif outer is self._top:
             yield from self._nested_loop(name, iterable, frame, outer)
         else:
-            yield from self._inner_loop(name, iterable, outer)
+            yield from self._inner_loop(name, iterable, outer, [0])
 
-    def _inner_loop(self, name: str, iterable: Iterable[T], outer: Context) -> Iterator[T]:
+    def _inner_loop(
+        self, name: str, iterable: Iterable[T], outer: Context, count: list[int]
+    ) -> Iterator[T]:
+        """The loop itself. ``count`` gets how many iterations were begun."""
         entry = outer.enter(name)
+        values = range_of(iterable)
+        steps = Steps(outer, name, entry, values)
+        get_own, enter = self._get_own, self._enter
+        index = -1
         try:
-            for index, value in enumerate(iterable):
-                self._context = Context(outer, name, index, value, entry)
+            for value in iterable:
+                index += 1
+                if values is None and type(value) in _SCALARS:
+                    enter(Context(outer, name, index, value, entry))
+                else:
+                    steps.index = index
+                    if get_own() is not steps:
+                        enter(steps)
                 yield value
         finally:
-            self._context = outer
+            count[0] = index + 1
+            enter(outer)
 
     def _nested_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
@@ -155,20 +211,18 @@ class Recorder:
         entry = (outer.entries or {}).get(name, 0)
         began = time.perf_counter()
         uses = uses_of_loop(frame)
-        count = 0
+        count = [0]
         exhausted = False
         try:
-            for value in self._inner_loop(name, iterable, outer):
-                count += 1
-                yield value
+            yield from self._inner_loop(name, iterable, outer, count)
             exhausted = True
         finally:
             seconds = time.perf_counter() - began
-            self._context = outer
+            self._enter(outer)
             end = _end(frame, exhausted)
             if end != "raised" and self._worth(outer):
                 self._snapshot(exit_of(outer.path, name, entry), frame, uses, outer, {})
-            self._loop_line(outer, name, entry, count, seconds, end)
+            self._loop_line(outer, name, entry, count[0], seconds, end)
 
     def _top_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
@@ -184,21 +238,22 @@ class Recorder:
         exhausted = False
         try:
             for index, value in enumerate(iterable):
-                context = self._context = Context(outer, name, index, value, entry)
+                context = Context(outer, name, index, value, entry)
+                self._enter(context)
                 self._top = context
-                self._append((context, {}))
+                self._note(context, {})
                 started = time.perf_counter()
                 yield value
-                self._context = context
+                self._enter(context)
                 if self._worth(context):
                     self._snapshot(end_of(context.path), frame, uses, context, {})
                 seconds = round(time.perf_counter() - started, 6)
-                self._append((context, {"k": "time", "w": "iteration", "s": seconds}))
+                self._note(context, {"k": "time", "w": "iteration", "s": seconds})
                 count += 1
             exhausted = True
         finally:
             seconds = time.perf_counter() - began
-            self._context = outer
+            self._enter(outer)
             self._loops_ended = time.perf_counter()
             end = _end(frame, exhausted)
             if end != "raised":
@@ -209,13 +264,13 @@ class Recorder:
         self, outer: Context, name: str, entry: int, count: int, seconds: float, end: str
     ) -> None:
         line = {"k": "loop", "l": name, "e": entry, "n": count, "s": round(seconds, 6), "end": end}
-        self._append((outer, line))
+        self._note(outer, line)
 
     def _reached_loops(self) -> None:
         if self._loops_began is None:
             self._loops_began = time.perf_counter()
             line = {"k": "time", "w": "setup", "s": round(self._writer.elapsed(), 6)}
-            self._append((None, line))
+            self._note(None, line)
 
     # Snapshots.
 
@@ -251,7 +306,7 @@ class Recorder:
         seconds = time.perf_counter() - began
         if context.parent is not None:
             self._adaptive.held_up(seconds)
-        self._append((context, {"k": "snap", "at": boundary, "s": round(seconds, 6)}))
+        self._note(context, {"k": "snap", "at": boundary, "s": round(seconds, 6)})
         return seconds
 
     def _saved(self, saved: Saved) -> None:
@@ -259,7 +314,7 @@ class Recorder:
             self._adaptive.took_behind(saved.cpu)
         line: dict[str, Any] = {"k": "time", "w": "snapshot", "at": saved.boundary}
         line |= {"s": round(saved.seconds, 6), "cpu": round(saved.cpu, 6), "bytes": saved.bytes}
-        self._append((None, line))
+        self._note(None, line)
 
     def _warn(self, what: str) -> None:
         key = what.split(":")[0]
@@ -277,6 +332,8 @@ class Recorder:
         """Write the run's last lines and commit it; waits only as long as the settings allow."""
         if self.ended:
             return
+        if "flordb.background" in sys.modules:  # what runs there may log
+            sys.modules["flordb.background"].end()
         self.ended = True
         wait = self.settings.exit_wait_seconds
         if not self._snapshotter.close(self.settings.snapshot_wait_seconds):
@@ -302,9 +359,3 @@ def _end(frame: FrameType, exhausted: bool) -> str:
     if exhausted:
         return "exhausted"
     return "left" if left_by_code(frame) else "raised"
-
-
-def _encoded(value: Any) -> dict[str, Any]:
-    from flordb.store.runfile import encode_value
-
-    return encode_value(freeze(value))

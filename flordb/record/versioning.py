@@ -67,7 +67,7 @@ class Versioning:
 
         def work() -> None:
             try:
-                commit_run(self.project, version, self.run_file, path.read_bytes())
+                commit_run(self.project, version, self.run_file, path)
             except (GitError, OSError) as error:
                 failure.append(error)
 

@@ -94,7 +94,7 @@ def recorded(run: RunFile) -> Recorded:
     found = Recorded(run.header)
     paths = {0: ""}
     tops: dict[int, tuple[TopLoop, int]] = {}
-    for line in run.lines:
+    for line in run.singly():
         match line["k"]:
             case "ctx":
                 _context(found, line, paths, tops)

@@ -10,16 +10,18 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from flordb.errors import ReplayError, SnapshotError
 from flordb.record import rng
 from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
+from flordb.record.encoder import fields_of
 from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable
 from flordb.record.restore import generators_of, restore
-from flordb.record.values import Deferred, Repr, freeze
+from flordb.record.values import freeze, store_array
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.seeds import Seeds
 from flordb.replay.task import Job
@@ -39,6 +41,8 @@ class Replayer:
     Parameters: ``job``; ``record``, the run as it was; ``write``, takes the lines of the replay
     file; ``leave``, ends the process when nothing that is wanted is left to run.
     """
+
+    is_replay = True
 
     def __init__(
         self, job: Job, record: Recorded, write: Write, leave: Callable[[], NoReturn]
@@ -60,6 +64,7 @@ class Replayer:
         self._args: dict[str, int] = {}
         self._snapshots = SnapshotStore(_path(job.snapshots))
         self._objects = ObjectStore(_path(job.objects))
+        self._store_array = partial(store_array, objects=self._objects)
         self._boundaries = self._snapshots.boundaries()
         self._observing = False
         self._started = False
@@ -112,7 +117,7 @@ class Replayer:
         key = (path, str(name))
         occurrence = self._occurrences.get(key, 0)
         self._occurrences[key] = occurrence + 1
-        fields = _encode(value)
+        fields = fields_of(freeze(value), self._store_array)
         if name in self.counts:
             if self._collecting:
                 self._refuse_unseeded()
@@ -403,15 +408,6 @@ def same(recorded: Any, replayed: Any) -> bool:
         pairs = zip(recorded, replayed, strict=False)
         return len(recorded) == len(replayed) and all(same(a, b) for a, b in pairs)
     return bool(recorded == replayed)
-
-
-def _encode(value: Any) -> dict[str, Any]:
-    frozen = freeze(value)
-    if isinstance(frozen, Deferred):
-        frozen = frozen.tensor.item()
-    if isinstance(frozen, Repr):
-        return {"v": str(frozen), "y": "repr"}
-    return encode_value(frozen)
 
 
 def _path(text: str) -> Any:

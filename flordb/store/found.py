@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flordb.errors import FlorError
 from flordb.store.project import Project
-from flordb.store.runfile import read_bytes
+from flordb.store.runfile import decompress, read_bytes
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,4 @@ def _unpacked(entry: Entry, data: bytes) -> bytes:
     """The text of a run file in git; what is whole of one that was compressed when cut off."""
     if entry.path.suffix != ".gz":
         return data
-    try:
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(data)
-    except zlib.error:
-        return b""
+    return decompress(data)

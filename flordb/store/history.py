@@ -20,6 +20,7 @@ from pathlib import Path
 
 from flordb.errors import GitError
 from flordb.store.project import STORE, Project
+from flordb.store.runfile import compressed, read_run
 
 _QUIET = (
     *("-c", "core.hooksPath=/dev/null"),
@@ -178,11 +179,16 @@ def _commit(
     return _line(root, *arguments, env=env)
 
 
-def commit_run(project: Project, version: Version, run_file: str, data: bytes) -> str:
-    """Commit a run file with its code on flor's branch. Returns the commit. Raises GitError."""
+def commit_run(project: Project, version: Version, run_file: str, path: Path) -> str:
+    """Commit a run file with its code on flor's branch.
+
+    Parameters: ``run_file``, what it was called when the run began; ``path``, where it is now.
+    Returns the commit. Raises GitError, OSError.
+    """
     root = project.root
     message = f"flordb: run {run_file}"
-    commit = _commit_files(project, version.commit, version.branch, {run_file: data}, message)
+    files = {path.name: path.read_bytes()}
+    commit = _commit_files(project, version.commit, version.branch, files, message)
     git(root, "update-ref", "-d", _KEEP + run_file)
     return commit
 
@@ -386,15 +392,15 @@ def settle(project: Project, ended: Iterable[str]) -> int:
     count = 0
     for name in ended:
         path = project.runs / name
+        if not path.exists():
+            path = compressed(path)
         if name in kept and path.exists():
             branch = _branch_of(path)
-            commit_run(project, Version(kept[name], branch), name, path.read_bytes())
+            commit_run(project, Version(kept[name], branch), name, path)
             count += 1
     return count
 
 
 def _branch_of(path: Path) -> str:
-    from flordb.store.runfile import read_run
-
     versions = list(read_run(path).of_kind("version"))
     return str(versions[-1].get("branch") or "detached") if versions else "detached"

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from xxhash import xxh3_64_intdigest
 
 from flordb.errors import RunFileError
+from flordb.store.columns import Contexts, clean, log_columns, run_hash, texts
 from flordb.store.names import BOOL as BOOLEAN
 from flordb.store.names import EXACT, FLOAT, INT64, INT128, NESTED, NULLS, OTHER, REPEATED, TEXT
-from flordb.store.runfile import NULL, RunFile, value_columns
+from flordb.store.runfile import NULL, RunFile
 
 Identity = tuple[str, datetime, str]
 
@@ -211,13 +211,6 @@ OWNED = ("snapshots", "timings", "acquisitions", "replay_anomalies", "lineage")
 """Tables whose rows belong to one file and are replaced when that is taken in again."""
 
 
-def clean(text: str) -> str:
-    """A text that SQL can hold: JSON admits halves of surrogate pairs and the character 0."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
 class Numbers:
     """Numbers for names and nests, as the database knows them; new ones continue from there."""
 
@@ -236,19 +229,6 @@ class Numbers:
         return self.nests.setdefault(loops, len(self.nests))
 
 
-@dataclass(frozen=True)
-class _Context:
-    """``seq``: its row in the batch (-1: the root). ``hash``: where its children's ids start."""
-
-    seq: int
-    id: int | None
-    hash: int
-    nest: tuple[str, ...] = ()
-    path: tuple[int, ...] = ()
-    iterations: tuple[int, ...] = ()
-    text: str = ""
-
-
 class Batch:
     """Rows of run files that go into the tables together, as columns."""
 
@@ -257,17 +237,22 @@ class Batch:
         self.columns: dict[str, dict[str, list[Any]]] = {
             table: {name: [] for name in schema.names} for table, schema in _SCHEMAS.items()
         }
+        self.large: dict[str, list[pa.Table]] = {"contexts": [], "logs": []}
 
     def __len__(self) -> int:
         return self.size("logs") + self.size("contexts")
 
     def size(self, table: str) -> int:
+        if table in self.large:
+            return sum(len(piece) for piece in self.large[table])
         return len(next(iter(self.columns[table].values())))
 
     def table(self, name: str) -> pa.Table:
         """The rows of one table, in Arrow's form."""
         schema, columns = _SCHEMAS[name], self.columns[name]
-        return pa.table([_array(columns[f.name], f.type) for f in schema], schema=schema)
+        if self.large.get(name):
+            return pa.concat_tables(self.large[name])
+        return pa.table([texts(columns[f.name], f.type) for f in schema], schema=schema)
 
     def add_row(self, table: str, **values: Any) -> None:
         for name, column in self.columns[table].items():
@@ -292,93 +277,42 @@ class Batch:
         )
         for number, reason in taken.file.problems:
             self.add_problem(taken.name, number, reason)
-        contexts = self._contexts(taken)
-        self._logs(taken, contexts)
+        contexts = self._large(taken)
         self._others(taken, contexts)
         if not taken.file.is_replay:
             self._run(taken)
 
-    def _contexts(self, taken: Taken) -> dict[int, _Context]:
-        projid, tstamp, filename = taken.identity
-        start = _hash(f"{projid}\n{tstamp.isoformat()}\n{filename}\n{taken.rank}")
-        contexts = {0: _Context(-1, None, start)}
-        ends = _entries(taken.file) if taken.source == "record" else {}
-        columns = self.columns["contexts"]
-        base = self.size("contexts")
-        for line in taken.file.of_kind("ctx"):
-            number, loop, index = line["c"], clean(line["l"]), line["i"]
-            above, entry = line.get("p", 0), line.get("e", 0)
-            parent = contexts.get(above)
-            if parent is None or not _fits(index) or not _fits(entry):
-                self.add_problem(taken.name, None, f"context {number} cannot be used")
-                continue
-            id_ = _hash(f"{parent.hash}/{entry}/{index}/{loop}")
-            context = _Context(
-                base,
-                id_,
-                id_,
-                (*parent.nest, loop),
-                (*parent.path, id_),
-                (*parent.iterations, index),
-                f"{parent.text}/{loop}={index}" if parent.text else f"{loop}={index}",
-            )
-            contexts[number] = context
-            value, type_, numeric = _loop_value(line)
-            columns["seq"].append(base)
-            columns["ctx_id"].append(id_)
-            columns["parent_ctx_id"].append(parent.id)
-            columns["loop_name"].append(loop)
-            columns["loop_entries"].append(ends.get((above, loop, entry)))
-            columns["loop_iteration"].append(index)
-            columns["loop_value"].append(value)
-            columns["value_type"].append(type_)
-            columns["number"].append(numeric)
-            columns["entry"].append(entry)
-            columns["nest_id"].append(self.numbers.nest(context.nest))
-            columns["path"].append(context.path)
-            columns["iterations"].append(context.iterations)
-            columns["file_id"].append(taken.file_id)
-            base += 1
+    def _large(self, taken: Taken) -> Contexts:
+        """Add the contexts and the values."""
+
+        def problem(reason: str) -> None:
+            self.add_problem(taken.name, None, reason)
+
+        start = run_hash(taken.identity, taken.rank)
+        nest_of, name_of = self.numbers.nest, self.numbers.name
+        contexts = Contexts(taken.file, start, self.size("contexts"), nest_of, problem)
+        for columns in contexts.columns:
+            self._add_large("contexts", columns, taken.file_id)
+        logs = log_columns(taken.file, contexts, name_of, problem)
+        if logs:
+            self._add_large("logs", logs, taken.file_id)
         return contexts
 
-    def _logs(self, taken: Taken, contexts: Mapping[int, _Context]) -> None:
-        columns = self.columns["logs"]
-        add_seq, add_name = columns["seq"].append, columns["name_id"].append
-        add_value, add_type = columns["value"].append, columns["value_type"].append
-        add_number, add_ordinal = columns["number"].append, columns["ordinal"].append
-        add_arg, add_file = columns["arg"].append, columns["file_id"].append
-        seen: dict[tuple[int, int], int] = {}
-        seqs = {number: context.seq for number, context in contexts.items()}
-        name_of, file_id = self.numbers.name, taken.file_id
-        for line in taken.file.lines:
-            if line["k"] != "log":
-                continue
-            seq = seqs.get(line.get("c", 0))
-            if seq is None:
-                self.add_problem(taken.name, None, f"a value of {line['n']!r} without its context")
-                continue
-            value, type_, number = value_columns(line)
-            name = name_of(line["n"])
-            place = (seq, name)
-            ordinal = seen.get(place, 0)
-            seen[place] = ordinal + 1
-            add_seq(seq)
-            add_name(name)
-            add_value(value)
-            add_type(type_)
-            add_number(number)
-            add_ordinal(ordinal)
-            add_arg(_text(line.get("a")))
-            add_file(file_id)
+    def _add_large(self, table: str, columns: dict[str, Any], file_id: int) -> None:
+        schema = _SCHEMAS[table]
+        count = len(columns["seq"])
+        columns["file_id"] = pa.repeat(pa.scalar(file_id, pa.int32()), count)
+        self.large[table].append(pa.table([columns[n] for n in schema.names], schema=schema))
 
-    def _others(self, taken: Taken, contexts: Mapping[int, _Context]) -> None:
+    def _others(self, taken: Taken, contexts: Contexts) -> None:
         owner = {"run_id": taken.run_id, "rank": taken.rank, "file_id": taken.file_id}
         header = taken.file.header
         for line in taken.file.lines:
             kind = line["k"]
-            if kind in ("log", "ctx"):
+            if kind in ("log", "logs", "ctx", "ctxs"):
                 continue
-            context = contexts.get(_integer(line.get("c")) or 0, contexts[0])
+            number = line.get("p", line.get("c")) if kind == "loop" else line.get("c")
+            context = contexts.get(_integer(number) or 0) or contexts.root
             if kind == "snap":
                 self.add_row(
                     "snapshots",
@@ -397,11 +331,10 @@ class Batch:
                     **owner,
                 )
             elif kind == "loop":
-                parent = contexts.get(_integer(line.get("p")) or 0, contexts[0])
                 self.add_row(
                     "timings",
                     what="loop",
-                    ctx_id=parent.id,
+                    ctx_id=context.id,
                     loop_name=_text(line.get("l")),
                     entry=_integer(line.get("e", 0)),
                     iterations=_integer(line.get("n")),
@@ -489,27 +422,6 @@ class Batch:
         )
 
 
-def _hash(text: str) -> int:
-    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) - 2**63
-
-
-def _entries(file: RunFile) -> dict[tuple[Any, Any, Any], int | None]:
-    """How many iterations a loop had, by (parent's number, loop's name, entry)."""
-    return {
-        (_integer(line.get("p", 0)), _text(line.get("l")), _integer(line.get("e", 0))): _integer(
-            line.get("n")
-        )
-        for line in file.of_kind("loop")
-    }
-
-
-def _loop_value(line: dict[str, Any]) -> tuple[str | None, int, float | None]:
-    try:
-        return value_columns(line)
-    except (TypeError, ValueError, OverflowError):
-        return None, NULL, None
-
-
 def _fits(value: int) -> bool:
     return _SMALLEST <= value <= _LARGEST
 
@@ -562,13 +474,6 @@ def _identities(runs: Any) -> Iterable[tuple[str | None, datetime | None, str | 
             run = [run.get("projid"), run.get("tstamp"), run.get("filename")]
         if isinstance(run, list) and len(run) == 3:
             yield _text(run[0]), _time(run[1]), _text(run[2])
-
-
-def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
-    try:
-        return pa.array(values, type_)
-    except UnicodeEncodeError:
-        return pa.array([v and clean(v) for v in values], type_)
 
 
 @dataclass
@@ -639,7 +544,7 @@ def _new_names(db: Any, numbers: Numbers) -> None:
     ((known,),) = db.execute("SELECT count(*) FROM names").fetchall()
     new = [(id_, name) for name, id_ in numbers.names.items() if id_ > known]
     table = pa.table(
-        [_array([i for i, _ in new], pa.int32()), _array([n for _, n in new], pa.string())],
+        [pa.array([i for i, _ in new], pa.int32()), texts([n for _, n in new], pa.string())],
         names=["name_id", "name"],
     )
     db.register("incoming_names", table)

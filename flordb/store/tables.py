@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,7 +15,7 @@ from flordb.store import ingest, names
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 def first_row(db: duckdb.DuckDBPyConnection, query: str, *parameters: Any) -> Any:
@@ -34,17 +35,26 @@ def schema_version(db: duckdb.DuckDBPyConnection) -> str | None:
 
 def create(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("BEGIN")
-    db.execute(_script("tables.sql"))
+    db.execute(script("tables.sql") or "")
     db.execute("INSERT INTO meta VALUES ('schema', ?)", [SCHEMA_VERSION])
     content = names.catalog({0: ()}, [], {}, False)
     db.execute(names.macro(content))
-    db.execute(_script("pivot.sql"))
+    db.execute(script("pivot.sql") or "")
     _describe(db, content)
     db.execute("COMMIT")
 
 
-def _script(name: str) -> str:
-    return resources.files("flordb.sql").joinpath(name).read_text(encoding="utf-8")
+def script(name: str) -> str | None:
+    """A file of ``sql/``, None where there is none of this name.
+
+    The package is found but not imported: importing it would put it in the place of the function
+    `flordb.sql`.
+    """
+    found = find_spec("flordb.sql")
+    assert found is not None
+    assert found.origin is not None
+    path = Path(found.origin).with_name(name)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def redescribe(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flordb.store.runfile import read_run
 from tests.demo.conftest import Asked, Summer, demo, summer
 from tests.demo.warm import Warm
 
@@ -173,7 +173,7 @@ def _by_hand(script: Path, asked: list[Asked]) -> str:
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
     (path,) = (folder / ".flor" / "runs").glob("*.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(read_run(path).singly())
 
 
 def _values_of(lines: list[dict[str, Any]], name: str) -> list[Any]:
@@ -187,7 +187,7 @@ def _values(found: Summer, training: Any, name: str, replayed: bool) -> list[Any
     for path in found.sandbox.project.runs.glob(f"{start}*.jsonl"):
         if (".replay-" in path.name) != replayed:
             continue
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = list(read_run(path).singly())
         contexts = {line["c"]: line for line in lines if line["k"] == "ctx"}
         for line in lines:
             if line["k"] == "log" and line["n"] == name:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +39,13 @@ def test_values_outside_loops_are_one_row_a_run(place: Project) -> None:  # figu
     assert frame["tstamp"].is_monotonic_increasing
     assert frame["tstamp"].dtype.kind == "M"
     assert frame["hidden"].dtype.kind == "i"
+
+
+def test_the_function_sql_is_not_replaced_by_the_folder_of_that_name(place: Project) -> None:
+    write(place, "r0", [log("a", 1), ended()])
+    code = "import flor; q = 'SELECT a FROM flor'; print(flor.sql(q)['a'][0], flor.sql(q)['a'][0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1\n"
 
 
 def test_names_come_in_the_order_asked_for(place: Project) -> None:

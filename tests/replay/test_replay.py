@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
 from flordb.replay.execute import execute
 from flordb.settings import load
+from flordb.store.runfile import dump_line
 from tests.replay.support import acquire, plan
 
 SCRIPT = """
@@ -125,8 +127,7 @@ def test_unseeded_numbers_drawn_before_the_first_call_are_refused(sandbox) -> No
 
 def test_difference_from_the_record_is_reported_with_both_values(sandbox) -> None:
     _record(sandbox)
-    path = sandbox.run_files()[-1]
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path, lines = sandbox.run_files()[-1], sandbox.lines()
     line = next(x for x in lines if x["k"] == "log" and x["n"] == "mean")
     true, line["v"] = line["v"], -1.0
     path.write_text("".join(json.dumps(x) + "\n" for x in lines))
@@ -250,10 +251,19 @@ def test_replay_that_hangs_is_stopped(sandbox, monkeypatch) -> None:
 
 def test_cut_off_run_file_is_replayed_as_far_as_it_goes(sandbox) -> None:
     _record(sandbox)
-    path = sandbox.run_files()[-1]
-    data = path.read_bytes()
-    cut = data.index(b'"n":"mean"', data.index(b'"l":"epoch","i":3'))
-    path.write_bytes(data[:cut])
+    path, lines = sandbox.run_files()[-1], sandbox.lines()
+    contexts = {line["c"]: line for line in lines if line["k"] == "ctx"}
+
+    def epoch(line: dict[str, Any]) -> int:
+        """In which epoch a line was written; after the last one for what says that all ended."""
+        if line["k"] in ("exit", "loop") and not line.get("c"):
+            return 99
+        context = line if line["k"] == "ctx" else contexts.get(line.get("c"))
+        if context is None:
+            return -1
+        return epoch(contexts[context["p"]]) if context["p"] else context["i"]
+
+    path.write_text("".join(dump_line(line) for line in lines if epoch(line) < 3) + '{"k":"log')
     _add(sandbox, EPOCH, '    flor.log("h", total)\n')
     values, _, report = acquire(sandbox, ["h"])
     assert not report.anomalies
