@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
@@ -15,6 +16,12 @@ from flordb.cli import OVER_BUDGET, options
 @options.project
 @options.budget
 @options.workers
+@click.option(
+    "--on", type=click.Choice(["local", "ray"]), help="Where: on this machine, or on a Ray cluster."
+)
+@click.option(
+    "--isolated", is_flag=True, help="Replay each run with the packages that it had (pip or uv)."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(
     names: str,
@@ -22,6 +29,8 @@ def command(
     project: str | None,
     budget: float | None,
     workers: int | None,
+    on: str | None,
+    isolated: bool,
     yes: bool,
 ) -> None:
     """Replay the runs that lack NAMES (separated by commas) and for which WHERE holds.
@@ -41,6 +50,9 @@ def command(
     listed = ", ".join('"' + n.strip().replace('"', '""') + '"' for n in names.split(","))
     query = f"SELECT {listed} FROM flor" + (f" WHERE {where}" if where else "")
     with connect(project, budget=budget, workers=workers) as connection:
+        chosen = connection.settings
+        isolated = isolated or chosen.isolated
+        connection.settings = replace(chosen, on=on or chosen.on, isolated=isolated)
         plan = connection.plan(query)
         click.echo(describe(plan), err=True)
         if not plan.tasks and not plan.refusals:

@@ -55,19 +55,19 @@ def _in_notebook(display: Any) -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def _on_terminal() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     bar = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[runs]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
         transient=True,
     )
     with bar:
-        task = bar.add_task("replaying", total=None, runs="")
+        task = bar.add_task("replaying", total=None, runs="", left="")
 
         def show(progress: Progress) -> None:
             bar.update(
@@ -76,6 +76,7 @@ def _on_terminal() -> Iterator[Callable[[Progress], None]]:
                 total=max(progress.seconds_total, 0.001),
                 completed=progress.seconds_done,
                 runs=f"{progress.done}/{progress.total}",
+                left=f"{progress.seconds_left:.0f} s left",
             )
 
         yield show

@@ -32,7 +32,7 @@ class Progress:
 
 
 class Runner(Protocol):
-    """Where the tasks run: on this machine (`replay.local`) or on a cluster (`replay.ray`)."""
+    """Where the tasks run: on this machine (`replay.local`) or on a cluster (`replay.cluster`)."""
 
     def __enter__(self) -> Runner: ...
 
@@ -79,6 +79,10 @@ def execute(
 
 
 def _runner(project: Project, plan: Plan, settings: Settings) -> Runner:
+    if settings.on == "ray":
+        from flordb.replay.cluster import OnRay
+
+        return OnRay(project, plan, settings)
     return Local(project, plan, settings)
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flordb.errors import GitError, ReplayError
+from flordb.errors import FlorError, GitError, ReplayError
 from flordb.record.build import is_recorded
 from flordb.replay import environment, guard, pool, schedule
 from flordb.replay.outcomes import Lines, Result
 from flordb.replay.plan import Plan, Task, observed_lines
 from flordb.replay.pool import Key, Server
-from flordb.replay.task import Job
+from flordb.replay.task import DEVICES, Job
 from flordb.replay.workspace import Workspace, Workspaces, cache_folder
 from flordb.settings import Settings
 from flordb.store.project import Project
@@ -69,14 +69,14 @@ class Local:
         self._running: dict[int, _Worker] = {}
         self._peak = _MEMORY_BYTES
         self._headers: dict[str, Mapping[str, Any]] = {}
+        self._keys: dict[int, Key] = {}
+        self._early: list[Result] = []
 
     def __enter__(self) -> Local:
         self._folder = Path(tempfile.mkdtemp(dir=self.project.temporary))
         try:
-            # The servers begin to import while the rest is made ready.
-            for _, task in self._waiting:
-                self._server(task)
-            overlay = overlay_works(self.project, self.settings, next(iter(self._servers.values())))
+            self._start_servers()
+            overlay = overlay_works(self.project, self.settings, self._servers)
             self._workspaces = Workspaces(self.project, overlay, guard.writable_folders())
             self._workspaces.__enter__()
         except BaseException:
@@ -100,7 +100,7 @@ class Local:
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._next or self._running)
+        return bool(self._early or self._waiting or self._next or self._running)
 
     def elapsed(self) -> dict[int, float]:
         """Seconds since each running task began, by its number."""
@@ -109,8 +109,9 @@ class Local:
 
     def wait(self) -> list[Result]:
         """The tasks that have ended by now; waits a moment for the first. Raises ReplayError."""
-        results = self._prepare_next()
-        while self._next is not None and self._may_start(self._next[1]):
+        results, self._early = self._early, []
+        results += self._prepare_next()
+        while self._next is not None and self._may_start(self._next[0]):
             self._start()
             results += self._prepare_next()
         if not results:
@@ -148,8 +149,8 @@ class Local:
             self._next = (number, task, place, job_file)
         return failed
 
-    def _may_start(self, task: Task) -> bool:
-        if not self._server(task).ready or len(self._running) >= self.plan.workers:
+    def _may_start(self, number: int) -> bool:
+        if not self._servers[self._keys[number]].ready or len(self._running) >= self.plan.workers:
             return False
         return not self._running or schedule.available_memory() > 1.2 * self._memory_needed()
 
@@ -161,11 +162,11 @@ class Local:
         assert self._next is not None
         number, task, place, job_file = self._next
         self._next = None
-        server = self._server(task)
+        server = self._servers[self._keys[number]]
         device = self._free_device()
-        env = dict(os.environ)
+        env = dict(server.key[1])
         if device is not None:
-            env["CUDA_VISIBLE_DEVICES"] = str(device)
+            env[DEVICES] = str(device)
         timeout = self.settings.task_timeout_seconds or 300 + 10 * task.seconds
         worker = _Worker(task, server, place, timeout, device, time.monotonic())
         self._running[number] = worker
@@ -176,7 +177,7 @@ class Local:
 
     def _free_device(self) -> int | None:
         """The device that this worker is given, where there are several."""
-        if schedule.devices() < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
+        if schedule.devices() < 2 or DEVICES in os.environ:
             return None
         loads = dict.fromkeys(range(schedule.devices()), 0)
         for worker in self._running.values():
@@ -184,16 +185,27 @@ class Local:
                 loads[worker.device] += 1
         return min(loads, key=lambda device: loads[device])
 
-    def _server(self, task: Task) -> Server:
-        key = self._key(task)
-        if key not in self._servers:
-            imports = () if self._fresh() else self.plan.imports
-            self._servers[key] = pool.take(key, imports, self.settings.server_idle_seconds)
-        return self._servers[key]
+    def _start_servers(self) -> None:
+        """Let them begin to import, while the rest is made ready."""
+        imports = () if self._fresh() else self.plan.imports
+        waiting, self._waiting = self._waiting, []
+        for number, task in waiting:
+            try:
+                key = self._keys[number] = self._key(task)
+            except (FlorError, OSError) as error:
+                self._early.append(Result(number, [], str(error)))
+                continue
+            self._waiting.append((number, task))
+            if key not in self._servers:
+                self._servers[key] = pool.take(key, imports, self.settings.server_idle_seconds)
 
     def _key(self, task: Task) -> Key:
         header = self._header(task)
-        env = {name: value for name, value in os.environ.items() if not is_recorded(name)}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name == DEVICES or not is_recorded(name)
+        }
         env |= {name: value for name, value in _env(header).items() if not _is_job(name)}
         python = environment.interpreter(header, self.settings)
         return python, tuple(sorted(env.items()))
@@ -235,17 +247,18 @@ class Local:
 _overlays: dict[tuple[str, str], str | None] = {}
 
 
-def overlay_works(project: Project, settings: Settings, server: Server) -> bool:
+def overlay_works(project: Project, settings: Settings, servers: Mapping[Key, Server]) -> bool:
     """Whether workers can have a view of their own of this project. Asked once a process.
 
     Raises ReplayError where the setting says that they must, and the kernel that they cannot.
     """
-    if settings.workspaces == "links":
+    if settings.workspaces == "links" or not servers:
         return False
     root = os.path.realpath(project.root)
     key = (root, str(cache_folder()))
     if key not in _overlays:
         with Workspaces(project, overlay=True, writable=guard.writable_folders()) as scratch:
+            server = next(iter(servers.values()))
             server.probe(scratch.scratch())
             answer = None
             while answer is None:
@@ -283,7 +296,11 @@ def make_job(project: Project, task: Task, place: Workspace, out: Path) -> Job:
 
 
 def _env(header: Mapping[str, Any]) -> dict[str, str]:
-    return {str(k): str(v) for k, v in (header.get("env") or {}).items()}
+    """The recorded variables that a replay has, too: devices are this machine's, if any is used."""
+    found = {str(k): str(v) for k, v in (header.get("env") or {}).items()}
+    if found.get(DEVICES) not in (None, "", "-1"):
+        del found[DEVICES]
+    return found
 
 
 def _is_job(variable: str) -> bool:
@@ -319,8 +336,11 @@ def _read_lines(path: Path) -> Lines:
 
 
 def _tail(path: Path) -> str:
+    """A worker's last words: the beginning of Python's report of a crash, or the last lines."""
     try:
         lines = path.read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return "\n  " + "\n  ".join(lines[-_STDERR_LINES:]) if lines else ""
+    crashes = [n for n, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    start = crashes[-1] if crashes else max(0, len(lines) - _STDERR_LINES)
+    return "".join(f"\n  {line}" for line in lines[start : start + _STDERR_LINES])

@@ -17,6 +17,7 @@ from flordb.errors import FlorError, GitError, ReplayError, RunFileError, Snapsh
 from flordb.replay import schedule
 from flordb.replay.cost import RESTORE_SECONDS, executed, makespan, seconds_of
 from flordb.replay.depth import Depth, steps_for
+from flordb.replay.environment import drift
 from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
@@ -86,7 +87,6 @@ class Plan:
 
 def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
     """Decide how to get the wanted values. Has no side effects."""
-    workers = schedule.worker_count(settings.workers, on_device=False)
     planner = _Planner(project)
     tasks: list[Task] = []
     refusals: list[Refused] = []
@@ -94,6 +94,8 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
         done, refused = planner.plan(want)
         tasks.extend(done)
         refusals.extend(refused)
+    on_device = any(schedule.uses_device(planner.snapshots(task.want)) for task in tasks)
+    workers = schedule.worker_count(settings, on_device)
     tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
     start = max(planner.starts.values(), default=0.0)
     seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
@@ -214,6 +216,8 @@ class _Planner:
             steps = steps.wholly()
         seconds = seconds_of(steps, record, boundaries, RESTORE_SECONDS)
         notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
+        if changed := drift(record.header):
+            notes = (*notes, f"packages differ from the run's: {'; '.join(changed)}")
         iterations = steps.iterations
         return Task(
             *(want, names, steps.scan, iterations, seconds, notes, steps),
@@ -238,7 +242,11 @@ class _Planner:
         found = []
         for part in schedule.parts(wanted, parts, cost):
             own = replace(steps, iterations=part)
-            found.append(replace(task, steps=own, iterations=part, seconds=cost(part)))
+            was, now = (_notes(each, record, boundaries) for each in (steps, own))
+            said = dict(zip(was, now, strict=False))
+            notes = tuple(said.get(note, note) for note in task.notes)
+            seconds = cost(part)
+            found.append(replace(task, steps=own, iterations=part, seconds=seconds, notes=notes))
         return found or [task]
 
     def statements(self, script: str) -> tuple[LogStatement, ...]:

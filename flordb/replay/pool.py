@@ -2,7 +2,7 @@
 
 A server serves one interpreter and one environment, because libraries read variables when they are
 imported (``OMP_NUM_THREADS``) and Python reads ``PYTHONHASHSEED`` when it starts. It ends by itself
-after `server_idle_seconds` without work, and with this process.
+after `server_idle_seconds` without work, and with this process; at most two are kept idle.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """An interpreter's path, and the environment."""
 
 _MARGIN_SECONDS = 5.0
+_MOST_IDLE = 2
 
 
 class Server:
@@ -158,6 +159,8 @@ def give_back(server: Server) -> None:
     server.since = time.monotonic()
     with _lock:
         _idle.append(server)
+        while len(_idle) > _MOST_IDLE:
+            _idle.pop(0).close()
 
 
 @atexit.register

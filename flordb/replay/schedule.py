@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from flordb.errors import SnapshotError
 from flordb.replay.cost import makespan
+from flordb.settings import Settings
+from flordb.store.snapshots import SnapshotStore
 
 T = TypeVar("T")
 Part = tuple[int, ...]
@@ -57,13 +61,25 @@ def available_memory() -> float:
     return float("inf")
 
 
-def worker_count(asked: int, on_device: bool) -> int:
+def uses_device(snapshots: SnapshotStore) -> bool:
+    """Whether a run kept tensors of a device, by one of its snapshots."""
+    for boundary in sorted(snapshots.boundaries(), reverse=True)[:1]:
+        with suppress(SnapshotError):
+            return any(tensor.device != "cpu" for tensor in snapshots.load(boundary).tensors)
+    return False
+
+
+def worker_count(settings: Settings, on_device: bool) -> int:
     """Workers at a time: as many as asked for, or one a core, or one a device where runs used one.
 
     Memory is looked at when each is about to start (`replay.local`).
     """
-    if asked > 0:
-        return asked
+    if settings.workers > 0:
+        return settings.workers
+    if settings.on == "ray":
+        from flordb.replay.cluster import cpus
+
+        return cpus()
     return min(cores(), max(1, devices())) if on_device else cores()
 
 

@@ -49,9 +49,10 @@ class _Server:
         os.dup2(2, 1)  # what imports print is no answer
         self.imported: list[str] = []
         self.left_out: list[str] = []
+        self.unread = b""
 
     def serve(self) -> None:
-        pending = b""
+        self.handle_unread()
         while True:
             wait = _POLL_SECONDS if self.children else self.idle_seconds
             ready, _, _ = select.select([0], [], [], wait)
@@ -59,12 +60,16 @@ class _Server:
                 data = os.read(0, 1 << 16)
                 if not data:
                     return
-                *lines, pending = (pending + data).split(b"\n")
-                for line in lines:
-                    self.handle(json.loads(line))
+                self.unread += data
+                self.handle_unread()
             elif not self.children:
                 return
             self.reap()
+
+    def handle_unread(self) -> None:
+        while b"\n" in self.unread:
+            line, _, self.unread = self.unread.partition(b"\n")
+            self.handle(json.loads(line))
 
     def handle(self, message: dict[str, Any]) -> None:
         match message:
@@ -99,19 +104,17 @@ class _Server:
         gc.freeze()  # the children's collections do not touch, and so copy, what is here
 
     def begin_anew(self, left_out: Sequence[str], names: Sequence[str]) -> NoReturn:
-        """Become a new server, on the same pipes, that has imported the same but for some.
-
-        No other message has been read: the client sends none until the server is ready.
-        """
+        """Become a new server, on the same pipes, that has imported the same but for some."""
         os.dup2(self.answers.fileno(), 1)
         imported = list(dict.fromkeys([*self.imported, *names]))
-        state = json.dumps([imported, list(left_out)])
+        state = json.dumps([imported, list(left_out), self.unread.decode()])
         command = [sys.executable, "-P", "-m", "flordb.replay.server", str(self.idle_seconds)]
         os.execv(sys.executable, [*command, state])
 
     def resume(self, state: str) -> None:
         began = time.perf_counter()
-        names, self.left_out = json.loads(state)
+        names, self.left_out, unread = json.loads(state)
+        self.unread = unread.encode()
         self.import_all(names)
         self.answer(ready=time.perf_counter() - began)
 

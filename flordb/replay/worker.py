@@ -21,28 +21,19 @@ from flordb.replay.guard import enter_overlay, protect_links
 from flordb.replay.observe import PatchedFinder, run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
-from flordb.replay.task import Job
+from flordb.replay.task import DEVICES, Job
 from flordb.store.runfile import dump_line, read_run
-
-_FLUSH_SECONDS = 0.2
 
 
 def work(job_file: Path) -> NoReturn:
     """Carry out a job and end the process: 0 when it ran to where it should, 1 otherwise."""
     job = Job.load(job_file)
-    out = open(job.out, "a", encoding="utf-8")  # noqa: SIM115 (closed by the end of the process)
+    # By the line: what is there when the worker is killed has been acquired.
+    out = open(job.out, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed by its end)
     began = time.perf_counter()
 
-    flushed = began
-
     def write(line: dict[str, Any]) -> None:
-        nonlocal flushed
         out.write(dump_line(line))
-        now = time.perf_counter()
-        if now - flushed > _FLUSH_SECONDS:
-            # What is there when the worker is killed has been acquired.
-            out.flush()
-            flushed = now
 
     def leave() -> NoReturn:
         finish(None)
@@ -74,7 +65,7 @@ def work(job_file: Path) -> NoReturn:
 
 def _become(job: Job) -> None:
     """Environment, view of the files, argv, working folder, import path: as the run had them."""
-    for name in [name for name in os.environ if is_recorded(name)]:
+    for name in [n for n in os.environ if is_recorded(n) and n != DEVICES]:
         del os.environ[name]
     os.environ.update(job.env)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -344,6 +344,37 @@ def checkout(project: Project, commit: str, folder: Path) -> None:
         git(project.root, "checkout-index", "--all", "--quiet", prefix, env=env)
 
 
+def bundle(project: Project, versions: Sequence[str]) -> tuple[bytes, dict[str, str]]:
+    """A git bundle with the files of versions, without what came before them.
+
+    Returns it and, by version, the commit in it that holds the same files. Raises GitError.
+    """
+    root = project.root
+    with _scratch(project) as folder:
+        git(folder, "init", "--quiet", "--bare", ".")
+        objects = root / _line(root, "rev-parse", "--git-path", "objects")
+        (folder / "objects" / "info").mkdir(exist_ok=True)
+        (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
+        commits = {}
+        for version in versions:
+            tree = _line(folder, "rev-parse", "--verify", f"{version}^{{tree}}")
+            commits[version] = _commit(
+                folder, tree, (), "flordb: the code of a run", date="@0 +0000"
+            )
+            git(folder, "update-ref", f"refs/heads/{commits[version]}", commits[version])
+        git(folder, "bundle", "create", "--quiet", "versions", "--all")
+        return (folder / "versions").read_bytes(), commits
+
+
+def unbundle(folder: Path, data: bytes) -> None:
+    """Make a repository of a bundle's commits in an empty folder. Raises GitError."""
+    git(folder, "init", "--quiet", ".")
+    file = folder / ".git" / "versions.bundle"
+    file.write_bytes(data)
+    git(folder, "fetch", "--quiet", str(file), "refs/heads/*:refs/flor/bundle/*")
+    file.unlink()
+
+
 def tracked_or_source(root: Path) -> list[str]:
     """The paths that git tracks, and the Python files that it neither tracks nor ignores."""
     tracked = git(root, "ls-files", "--cached", "-z")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,19 @@ def install(sandbox, workload: str) -> list[str]:
         sandbox.write(file, with_hindsight(text))
         names += truths(text)
     return names
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, for as long as a slow machine may need."""
+    deadline = time.time() + 30
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

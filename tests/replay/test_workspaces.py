@@ -8,14 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from flordb.replay import guard, namespace
 from flordb.replay.workspace import Workspaces, cache_folder
-from tests.replay.support import acquire
+from tests.replay.support import acquire, alive, until
 
 MODES = ("overlay", "links")
 SCRIPT = """
@@ -236,29 +235,15 @@ def test_replay_that_is_killed_with_its_client_leaves_no_process_and_no_workspac
     client = subprocess.Popen(
         [sys.executable, "-c", code], cwd=sandbox.root, env=sandbox.environment
     )
-    _until(lambda: pid_file.exists() and pid_file.read_text())
+    until(lambda: pid_file.exists() and pid_file.read_text())
     pid = int(pid_file.read_text())
     client.send_signal(signal.SIGKILL)
     client.wait()
-    _until(lambda: not _alive(pid))
+    until(lambda: not alive(pid))
     base = cache_folder() / "workspaces"
     assert [p for p in base.iterdir() if p.is_dir()]
     with Workspaces(sandbox.project, overlay=True) as workspaces:
         assert [p for p in base.iterdir() if p.is_dir()] == [workspaces.base]
-
-
-def _until(condition) -> None:
-    deadline = time.time() + 30
-    while not condition():
-        assert time.time() < deadline
-        time.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without privileges")
