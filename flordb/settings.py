@@ -76,7 +76,7 @@ class Settings:
     serve_postgres_port: int = 5433
     """The port of the PostgreSQL protocol; 0: any free one; -1: do not serve it."""
     serve_refresh_seconds: float = 0.5
-    """How old, at most, what a served statement sees of growing run files may be."""
+    """How old, at most, what a served statement sees of run files and code may be."""
     serve_connections: int = 250
     """Connections of the PostgreSQL protocol at the same time."""
     serve_patience_seconds: float = 30.0

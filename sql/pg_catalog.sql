@@ -74,8 +74,8 @@ CREATE VIEW pg.columns AS
 WITH listed AS (
     SELECT table_name, column_name, column_index AS place, data_type FROM duckdb_columns()
     WHERE database_name = current_database() AND schema_name = 'main' AND NOT internal
-    AND table_name NOT IN ('files', 'meta', 'nests', 'name_kinds', 'loop_kinds',
-        'flor_logs', 'flor_loops', 'flor_runs')
+    AND table_name NOT IN ('files', 'meta', 'nests', 'name_kinds', 'loop_kinds')
+    AND NOT starts_with(table_name, 'flor_')
     UNION ALL
     SELECT 'flor', column_name, 100000 + place, 'DOUBLE' FROM pg.virtual
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import duckdb
 
-from flordb.analysis.statements import log_statements
+from flordb.analysis.statements import LogStatement, log_statements
 from flordb.query.facts import columns
 from flordb.settings import Settings
 from flordb.store import catalog
@@ -47,14 +47,11 @@ _LOCKDOWN = (
     "SET GLOBAL allow_community_extensions = false",
     "SET GLOBAL lock_configuration = true",
 )
-_GROWING = (
-    *("files", "runs", "loops", "logs", "nests", "names", "name_kinds", "loop_kinds", "snapshots"),
-    *("timings", "acquisitions", "replay_anomalies", "lineage", "problems"),
-)
 
 
 class Database:
     """The tables that are served: `cursor` connects to them, `refresh` keeps them current.
+    ``statements`` are the log statements of the project's code, as current as the tables.
 
     Raises OSError where the store's folder cannot be written.
     """
@@ -66,6 +63,7 @@ class Database:
         self._lock = threading.Lock()
         self._refreshed = 0.0
         self._virtual: list[str] = []
+        self.statements: tuple[LogStatement, ...] = ()
         _sweep(project)
         prefix = f"serve-{os.getpid()}-"
         self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=project.temporary))
@@ -124,17 +122,16 @@ class Database:
                 self._list_virtual(writer)
                 return report
             except RewrittenError:
-                # Somebody edited a run file by hand: all of it is taken in anew.
-                writer.execute("BEGIN")
-                for table in _GROWING:
-                    writer.execute(f"DELETE FROM {table}")
-                writer.execute("DELETE FROM meta WHERE key = 'catalog'")
-                writer.execute("COMMIT")
+                # Somebody edited a run file by hand: all of it is taken in anew. Statements that
+                # come meanwhile find tables that are not full yet, or none.
+                _drop_all(writer)
+                create(writer)
                 return take_in(writer, self._project, self._settings, files)
 
     def _list_virtual(self, writer: duckdb.DuckDBPyConnection) -> None:
         """Let clients see the columns that have a statement in the code, but no value yet."""
-        known = columns(writer, log_statements(self._project.root))
+        self.statements = log_statements(self._project.root)
+        known = columns(writer, self.statements)
         virtual = [name for name in known.virtual if known.is_new(name)]
         if virtual == self._virtual:
             return
@@ -148,6 +145,18 @@ class Database:
     def close(self) -> None:
         self._root.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _drop_all(writer: duckdb.DuckDBPyConnection) -> None:
+    """Drop the project's tables, and the views over them; those of git stay."""
+    for kind, listing_ in (("VIEW", "duckdb_views()"), ("TABLE", "duckdb_tables()")):
+        names = writer.execute(
+            f"SELECT {kind.lower()}_name FROM {listing_} WHERE schema_name = 'main' "
+            "AND database_name = current_database() AND NOT internal"
+        ).fetchall()
+        for (name,) in names:
+            if not name.startswith("git_"):
+                writer.execute(f'DROP {kind} "{name}"')
 
 
 def _sweep(project: Project) -> None:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from flordb.analysis.statements import log_statements
 from flordb.query.acquire import without
 from flordb.query.errors import mapped
 from flordb.query.explain import describe
@@ -81,7 +80,7 @@ class Engine:
     def _prepare(self, parsed: Statement) -> Prepared:
         with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
-            return prepare(cursor, parsed, log_statements(self.project.root), None)
+            return prepare(cursor, parsed, self.database.statements, None)
 
     def _explained(self, parsed: Statement, settings: Settings) -> str:
         """DuckDB's EXPLAIN with the acquisition plan above it, as a statement of its own."""

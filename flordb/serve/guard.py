@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -43,6 +44,7 @@ _TABLES = re.compile(r"^(duckdb_|pragma_|pg_settings$)", re.IGNORECASE)
 _PARSER = duckdb.connect(":memory:")
 
 
+@lru_cache(maxsize=1024)  # dashboards send the same statements again and again
 def check(sql: str) -> None:
     """Let a statement pass, or raise Refused, or ProgrammingError where it is no SQL."""
     try:

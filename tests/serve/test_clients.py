@@ -7,6 +7,7 @@ import subprocess
 import pyodbc
 import pytest
 import sqlalchemy
+from psycopg import errors
 
 import flordb
 from flordb.serve.pg.types import column_of
@@ -22,10 +23,8 @@ from tests.serve.support import (
 
 pytestmark = pytest.mark.slow
 
-COLUMNS = [
-    *("projid", "tstamp", "filename", "epoch", "epoch_value", "step", "step_value"),
-    *("lr", "loss", "acc", "end"),
-]
+COLUMNS = ["projid", "tstamp", "filename", "epoch", "epoch_value", "step", "step_value"]
+LOGGED = {"lr", "loss", "acc", "end"}
 VIRTUAL = {"half", "third", "square", "double"}
 
 
@@ -60,7 +59,7 @@ def test_psql_lists_and_describes(server: Served) -> None:
         ["epoch", "bigint"],
     ]
     assert ["lr", "double precision"] in shown
-    assert ["third", "double precision"] in shown  # it has no value yet
+    assert ["half", "double precision"] in shown  # it has no value yet
     for command in ("\\l", "\\dn", "\\du", "\\dv", "\\di", "\\dT", "\\d+ runs"):
         assert "ERROR" not in psql(server, command)[1]
 
@@ -125,8 +124,8 @@ def test_pyodbc_over_psqlodbc(server: Served, options: str) -> None:
         assert {"flor", "runs", "acquisitions"} <= tables
         columns = [(row.column_name, row.type_name) for row in cursor.columns("flor")]
         assert [name for name, _ in columns][: len(COLUMNS)] == COLUMNS
-        assert {name for name, _ in columns[len(COLUMNS) :]} == VIRTUAL
-        assert dict(columns)["third"] == "float8"
+        assert {name for name, _ in columns[len(COLUMNS) :]} == LOGGED | VIRTUAL
+        assert dict(columns)["half"] == "float8"
         assert cursor.primaryKeys("flor").fetchall() == []
         assert cursor.getTypeInfo().fetchall()
         with pytest.raises(pyodbc.Error, match="is not served"):
@@ -180,3 +179,64 @@ def test_sqlalchemy_reflects_and_reads(server: Served) -> None:
         query = sqlalchemy.select(flor.c.lr, flor.c.end).where(flor.c.lr > 0.7).order_by(flor.c.lr)
         assert connection.execute(query).fetchall() == [(1.0, 9.0), (2.0, 17.0)]
     engine.dispose()
+
+
+JDBC = {
+    "tables": (
+        "SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM, c.relname AS TABLE_NAME, "
+        "CASE n.nspname ~ '^pg_' OR n.nspname = 'information_schema' WHEN true THEN 'SYSTEM' "
+        "WHEN false THEN CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE NULL END "
+        "ELSE NULL END AS TABLE_TYPE, d.description AS REMARKS "
+        "FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c "
+        "LEFT JOIN pg_catalog.pg_description d ON (c.oid = d.objoid AND d.objsubid = 0 "
+        "and d.classoid = 'pg_class'::regclass) "
+        "WHERE c.relnamespace = n.oid AND c.relname LIKE 'flor' ORDER BY TABLE_TYPE, TABLE_SCHEM"
+    ),
+    "columns": (
+        "SELECT * FROM (SELECT current_database() AS current_database, n.nspname, c.relname, "
+        "a.attname, a.atttypid, a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull, "
+        "a.atttypmod, a.attlen, t.typtypmod, "
+        "row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, "
+        "nullif(a.attidentity, '') as attidentity, "
+        "pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc, dsc.description, t.typbasetype "
+        "FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid) "
+        "JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid) "
+        "JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid) "
+        "LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum) "
+        "LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid) "
+        "LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class') "
+        "WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped "
+        "AND c.relname LIKE 'flor') c WHERE true ORDER BY nspname, c.relname, attnum"
+    ),
+    "a Grafana": (
+        "SELECT CASE WHEN quote_ident(table_schema) IN (SELECT CASE WHEN trim(s[i]) = '\"$user\"' "
+        "THEN user ELSE trim(s[i]) END FROM generate_series(array_lower(string_to_array("
+        "current_setting('search_path'),','),1), array_upper(string_to_array("
+        "current_setting('search_path'),','),1)) as i, string_to_array("
+        "current_setting('search_path'),',') s) THEN quote_ident(table_name) ELSE "
+        "quote_ident(table_schema) || '.' || quote_ident(table_name) END AS \"table\" "
+        "FROM information_schema.tables WHERE quote_ident(table_schema) NOT IN "
+        "('information_schema', 'pg_catalog') ORDER BY 1"
+    ),
+    "a Power BI": (
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE FROM INFORMATION_SCHEMA.TABLES "
+        "WHERE TABLE_SCHEMA NOT IN ('information_schema', 'pg_catalog') "
+        "ORDER BY TABLE_SCHEMA, TABLE_NAME"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", JDBC)
+def test_what_other_drivers_and_tools_look_up(server: Served, what: str) -> None:
+    with connected(server) as connection:
+        found = connection.execute(JDBC[what]).fetchall()
+    assert any("flor" in row for row in found)
+    if what == "columns":
+        assert [row[3] for row in found][: len(COLUMNS)] == COLUMNS
+
+
+def test_catalog_queries_that_nobody_answers_are_logged(server: Served) -> None:
+    with connected(server) as connection, pytest.raises(errors.Error):
+        connection.execute("SELECT pg_get_ruledef(oid) FROM pg_catalog.pg_class")
+    log = max(server.place.root.parent.glob("serve-*.log"), key=lambda path: path.stat().st_mtime)
+    assert "unknown catalog query: SELECT pg_get_ruledef(oid)" in log.read_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import threading
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,9 +12,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.conftest import Sandbox
-from tests.serve.support import Served, connected, served
-from tests.support import copied
+from tests.serve.support import Served, connected
 
 pytestmark = pytest.mark.slow
 
@@ -244,9 +241,9 @@ def test_a_query_is_cancelled_and_the_session_goes_on(server: Served) -> None:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_over_budget_is_an_error_with_plan_and_ways_on(recorded: Sandbox, tmp_path: Path) -> None:
-    place = copied(recorded, tmp_path)
-    with served(place, "--budget", "0.0001") as server, connected(server) as connection:
+def test_over_budget_is_an_error_with_plan_and_ways_on(server: Served) -> None:
+    with connected(server) as connection:
+        connection.execute("SET flor_budget = '0.0001 s'")
         with pytest.raises(errors.ConfigurationLimitExceeded, match="the budget is") as caught:
             connection.execute("SELECT third FROM flor")
         assert "To acquire: 3 replays of 3 runs" in (caught.value.diag.message_detail or "")
@@ -262,22 +259,22 @@ def test_over_budget_is_an_error_with_plan_and_ways_on(recorded: Sandbox, tmp_pa
         assert any(text.startswith("replaying third: ") for text in told)
 
 
-def test_probes_acquire_nothing(recorded: Sandbox, tmp_path: Path) -> None:
-    place = copied(recorded, tmp_path)
-    with served(place) as server, connected(server) as connection:
+def test_probes_acquire_nothing(server: Served) -> None:
+    before = list(server.place.project.runs.glob("*.replay-*"))
+    with connected(server) as connection:
         for probe in (
-            "SELECT * FROM (SELECT third FROM flor) t LIMIT 0",
-            "SELECT third FROM flor WHERE 1 = 0",
+            "SELECT * FROM (SELECT half FROM flor) t LIMIT 0",
+            "SELECT half FROM flor WHERE 1 = 0",
             "SELECT * FROM flor",
-            "DESCRIBE SELECT third FROM flor",
-            "EXPLAIN SELECT third FROM flor",
+            "DESCRIBE SELECT half FROM flor",
+            "EXPLAIN SELECT half FROM flor",
         ):
             cursor = connection.execute(probe)
             assert cursor.description is not None
-        connection.pgconn.prepare(b"later", b"SELECT third FROM flor")
+        connection.pgconn.prepare(b"later", b"SELECT half FROM flor")
         described = connection.pgconn.describe_prepared(b"later")
-        assert (described.fname(0), described.ftype(0)) == (b"third", 701)
-        assert not list(place.project.runs.glob("*.replay-*"))
-        plan = connection.execute("EXPLAIN SELECT third FROM flor").fetchone()
+        assert (described.fname(0), described.ftype(0)) == (b"half", 701)
+        assert list(server.place.project.runs.glob("*.replay-*")) == before
+        plan = connection.execute("EXPLAIN SELECT half FROM flor").fetchone()
         assert plan is not None
         assert plan[1].startswith("To acquire: 3 replays of 3 runs")

@@ -81,6 +81,10 @@ def translated(sql: str, variables: Variables) -> str | None:
 
 def _point(table: exp.Table) -> None:
     """Let a table of PostgreSQL's be the view that stands for it."""
+    if isinstance(table.this, exp.StringToArray):  # FROM string_to_array(…) s: a row, one column
+        name = table.alias or "string_to_array"
+        table.replace(exp.select(exp.alias_(table.this, name)).subquery(name))
+        return
     name, schema = table.name.lower(), table.db.lower()
     new = None
     if schema in ("", "pg_catalog") and name in _OURS:
