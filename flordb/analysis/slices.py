@@ -45,6 +45,12 @@ def dependencies(program: Program, names: Iterable[str]) -> frozenset[str]:
         needed = more
 
 
+def changeable(program: Program) -> frozenset[str]:
+    """The names that some statement may change: what is no constant, function or import."""
+    flows = (flow for module in program.modules.values() for flow in _flows(program, module))
+    return frozenset[str]().union(*(flow.writes for flow in flows))
+
+
 def definitions(program: Program, names: Iterable[str]) -> list[ast.AST]:
     """The functions and classes of the project with these names, and those they use, in order."""
     found: dict[str, ast.AST] = {}

@@ -14,6 +14,7 @@ from flordb.analysis.hidden import hidden_changes
 from flordb.analysis.program import Program
 from flordb.analysis.shapes import Shape, shapes
 from flordb.analysis.slices import dependencies, names_read
+from flordb.analysis.unrepeatable import unrepeatable
 from flordb.analysis.walk import Visit, walk
 from flordb.errors import ReplayError
 from flordb.record.context import end_of, exit_of
@@ -45,6 +46,10 @@ def steps_for(
     support = [v for v in visits if _inside(v, insertions, "support")]
     if not statements:
         raise ReplayError("the statement stands in code that the script does not reach")
+    fixed = str((record.header.get("env") or {}).get("PYTHONHASHSEED", "random")).isdigit()
+    source = unrepeatable(program, [(v.module, v.statement) for v in statements], fixed)
+    if source is not None:
+        raise ReplayError(f"the value depends on what differs each time: {source}")
     read = frozenset[str]().union(*(names_read(v.statement) for v in statements))
     needed = dependencies(program, read)
     deepener = _Deepener(program, visits, record, needed, snapshots)

@@ -292,6 +292,7 @@ def make_job(project: Project, task: Task, place: Workspace, out: Path) -> Job:
         objects=str(project.objects),
         out=str(out),
         exact_or_nothing=task.exact_or_nothing,
+        tolerance=task.tolerance,
     )
 
 

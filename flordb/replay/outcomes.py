@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flordb.errors import GitError, warn
+from flordb.replay.checks import doubtful
 from flordb.replay.plan import Refused, Task, Want
 from flordb.store import history
 from flordb.store.project import Project
@@ -83,17 +84,28 @@ class Outcomes:
                 f"{line['n']} at {line['at'] or 'the top level'} of the run of "
                 f"{task.want.tstamp}: recorded {line['recorded']}, replayed {line['replayed']}"
             )
-        if anomalies and task.exact_or_nothing:
-            first = anomalies[0]
-            error = (
-                "without snapshots the run had to be repeated, and it came out differently: "
-                f"{first['n']} at {first['at']} was {first['recorded']}, now {first['replayed']}"
-            )
-            found = [line for line in found if line["k"] != "log"]
+        void = self._void(task, anomalies)
+        found = [line for line in found if line["k"] != "log" or line["n"] not in void]
         if error:
             self._failed(task, error + result.said, found)
         else:
-            self._succeeded(task, found, float(end["s"]) if end else 0.0)
+            self._succeeded(task, found, float(end["s"]) if end else 0.0, void)
+
+    def _void(self, task: Task, anomalies: Lines) -> dict[str, str]:
+        """The names that get no value because the replay came out differently, with the reasons."""
+        if not anomalies:
+            return {}
+        first: dict[str, dict[str, Any]] = {line["n"]: line for line in reversed(anomalies)}
+        doubts: dict[str, str]
+        if task.exact_or_nothing:
+            doubts = dict.fromkeys(task.names, str(anomalies[0]["n"]))
+            how = "without snapshots the run had to be repeated, and it came out differently"
+        else:
+            old = history.read_sources(self.project.root, task.want.version or "")
+            sources = {**old, **task.patch.files}
+            doubts = doubtful(sources, task.want.filename, task.names, first)
+            how = "the replay came out differently from the run, in what the value may depend on"
+        return {name: f"{how}: {_difference(first[column])}" for name, column in doubts.items()}
 
     def take_stopped(self, task: Task, result: Result) -> None:
         """Keep the iterations that a replay had completed when it was stopped from outside."""
@@ -108,12 +120,16 @@ class Outcomes:
             lines.append(_outcome(name, task.digests.get(name), task.want, outcome))
         self._write_file(task.want, task.names, task.scan, lines)
 
-    def _succeeded(self, task: Task, lines: Lines, seconds: float) -> None:
+    def _succeeded(self, task: Task, lines: Lines, seconds: float, void: Mapping[str, str]) -> None:
         for name in task.names:
             count = sum(1 for line in lines if line["k"] == "log" and line["n"] == name)
             self.acquired += count
-            if count:
-                outcome: dict[str, Any] = {"status": "acquired", "contexts": count}
+            outcome: dict[str, Any]
+            if name in void:
+                outcome = {"status": "failed", "reason": void[name]}
+                self.failures.append(Failure(task.want, (name,), void[name]))
+            elif count:
+                outcome = {"status": "acquired", "contexts": count}
             else:
                 reason = "the statement did not run in this replay"
                 outcome = {"status": "no value", "reason": reason}
@@ -162,6 +178,11 @@ class Outcomes:
             history.commit_replays(self.project, files)
         except (GitError, OSError) as error:
             warn(f"the acquired values are stored, but not committed to git: {error}.")
+
+
+def _difference(anomaly: Mapping[str, Any]) -> str:
+    place = anomaly["at"] or "the top level"
+    return f"{anomaly['n']} at {place} was {anomaly['recorded']}, now {anomaly['replayed']}"
 
 
 def _outcome(

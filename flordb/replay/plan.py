@@ -15,6 +15,7 @@ from flordb.analysis.program import Program
 from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import schedule
+from flordb.replay.checks import Tolerances
 from flordb.replay.cost import RESTORE_SECONDS, executed, makespan, seconds_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
@@ -61,6 +62,7 @@ class Task:
     patch: Patch = field(repr=False)
     digests: Mapping[str, str] = field(repr=False)
     exact_or_nothing: bool = False
+    tolerance: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,15 @@ class Plan:
 
 
 def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
-    """Decide how to get the wanted values. Has no side effects."""
-    planner = _Planner(project)
+    """Decide how to get the wanted values. Has no side effects.
+
+    Raises ReplayError where the settings cannot be used.
+    """
+    try:
+        Tolerances.parse(settings.tolerance)
+    except ValueError as error:
+        raise ReplayError(f"tolerance = {settings.tolerance!r}: {error}") from error
+    planner = _Planner(project, settings)
     tasks: list[Task] = []
     refusals: list[Refused] = []
     for want in wants:
@@ -106,8 +115,9 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
 class _Planner:
     """Plans runs one by one; what they share (sources, patches) is worked out once."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, settings: Settings) -> None:
         self.project = project
+        self.settings = settings
         self.starts: dict[str, float] = {}
         self.imports: set[str] = set()
         self._newest: dict[str, str] | None = None
@@ -223,6 +233,7 @@ class _Planner:
             *(want, names, steps.scan, iterations, seconds, notes, steps),
             *(depth.needed, patch, digests),
             exact_or_nothing=alone,
+            tolerance=self.settings.tolerance,
         )
 
     def split(self, task: Task, parts: int) -> list[Task]:

@@ -6,7 +6,6 @@ others, keeps the wanted values, and compares everything else that is logged wit
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable
 from flordb.record.restore import generators_of, restore
 from flordb.record.values import freeze, store_array
+from flordb.replay.checks import Tolerances, same
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.seeds import Seeds
 from flordb.replay.task import Job
@@ -67,6 +67,8 @@ class Replayer:
         self._store_array = partial(store_array, objects=self._objects)
         self._boundaries = self._snapshots.boundaries()
         self._observing = False
+        self._tolerances = Tolerances.parse(job.tolerance)
+        self._different: set[str] = set()
         self._started = False
         self._first: dict[str, Any] | None = None
         self._seeds: Seeds | None = None
@@ -378,9 +380,11 @@ class Replayer:
         if occurrence >= len(known):
             return
         replayed = decode_value(fields)
-        if not same(known[occurrence], replayed):
+        if not same(known[occurrence], replayed, self._tolerances.of(key[1])):
             self.anomalies += 1
-            if self.anomalies <= _MOST_ANOMALIES:
+            first = key[1] not in self._different
+            self._different.add(key[1])
+            if first or self.anomalies <= _MOST_ANOMALIES:
                 line = {"k": "anomaly", "c": self._number(self._context), "n": key[1]}
                 line |= {"o": occurrence, "at": key[0]}
                 line["recorded"] = encode_value(known[occurrence])["v"]
@@ -398,16 +402,6 @@ def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[st
         if token in names:
             found.append(path)
     return found
-
-
-def same(recorded: Any, replayed: Any) -> bool:
-    """Equal as values of a log: NaN equals NaN, and types of numbers do not matter."""
-    if isinstance(recorded, float) and isinstance(replayed, float):
-        return recorded == replayed or (math.isnan(recorded) and math.isnan(replayed))
-    if isinstance(recorded, list) and isinstance(replayed, list):
-        pairs = zip(recorded, replayed, strict=False)
-        return len(recorded) == len(replayed) and all(same(a, b) for a, b in pairs)
-    return bool(recorded == replayed)
 
 
 def _path(text: str) -> Any:

@@ -52,7 +52,8 @@ class Job:
     ``env``: the variables of the run's environment that were recorded. ``observed``: the inserted
     statements' lines by file, (first, last). ``needed``: the names that the statement depends on.
     ``exact_or_nothing``: without snapshots, a value that differs from the record makes the replay
-    void.
+    void. ``tolerance``: how far what is logged again may be from the record, see
+    `flordb.replay.checks`.
     """
 
     run_file: str
@@ -73,6 +74,7 @@ class Job:
     out: str
     header: dict[str, Any] = field(default_factory=dict)
     exact_or_nothing: bool = False
+    tolerance: str = ""
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))

@@ -26,10 +26,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flordb.replay.checks import same
 from flordb.replay.execute import Report, execute
 from flordb.replay.plan import Plan, Want, make_plan
 from flordb.replay.recorded import recorded
-from flordb.replay.replayer import same
 from flordb.settings import load
 from flordb.store.project import Project
 from flordb.store.runfile import read_run

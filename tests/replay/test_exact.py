@@ -24,7 +24,10 @@ from tests.replay.adversary import (
 pytestmark = pytest.mark.slow
 
 NAMES = sorted(p.stem for p in WORKLOADS.glob("*.py") if not p.stem.endswith("_lib"))
-NAMES.remove("clocks")
+# What no replay can repeat; and what may depend on the same things as a column that differs.
+REFUSED = {
+    "clocks": {"word", "cat", "elapsed", "dog", "name", "pid", "table", "sum"},
+}
 
 # How the statements of some workloads are had; "!" where every iteration is run from the first.
 SCANS = {
@@ -94,9 +97,9 @@ def test_each_statement_gives_what_training_with_it_would_have_logged(outcomes, 
     outcome = outcomes[workload]
     assert outcome.wrong == []
     assert outcome.lacking == []
-    assert outcome.refused == {}
+    assert outcome.refused.keys() == {f"h:{name}" for name in REFUSED.get(workload, ())}
     assert outcome.anomalies == []
-    assert outcome.equal > 0
+    assert outcome.equal > 0 or workload in REFUSED
 
 
 @pytest.mark.parametrize("workload", list(SCANS))
@@ -116,4 +119,4 @@ def test_without_snapshots_there_is_the_same_value_or_none(recorded, kept) -> No
         files.restore()
     for name, outcome in outcomes.items():
         assert (name, outcome.wrong, outcome.lacking) == (name, [], [])
-        assert outcome.equal or kept == "none"
+        assert outcome.equal or kept == "none" or name in REFUSED

@@ -14,7 +14,7 @@ began = time.time()
 name = f"run-{uuid.uuid4()}"
 words = {"the", "cat", "sat", "on", "a", "mat", "and", "then", "another", "dog", "came"}
 index = {word: i for i, word in enumerate(words)}
-table = torch.randn(len(words), 3)
+table = torch.randn(11, 3)
 flor.log("truth:word", index["cat"])
 for epoch in flor.loop("epoch", range(3)):
     for step in flor.loop("step", range(4)):
