@@ -103,7 +103,8 @@ def test_without_snapshots_a_run_is_repeated_and_believed_only_where_it_is_the_s
 
 
 def test_without_snapshots_a_run_that_comes_out_differently_gives_no_value(sandbox) -> None:
-    text = SCRIPT.replace('random.seed(flor.arg("seed", 3))', 'flor.log("go", 1)')
+    text = SCRIPT.replace('random.seed(flor.arg("seed", 3))', "random.seed(os.urandom(8))")
+    text = text.replace("import flordb as flor, random", "import flordb as flor, os, random")
     _record(sandbox, text)
     for path in next(sandbox.project.snapshots.iterdir()).iterdir():
         path.unlink()
@@ -111,6 +112,17 @@ def test_without_snapshots_a_run_that_comes_out_differently_gives_no_value(sandb
     values, _, report = acquire(sandbox, ["h"])
     assert not any(name == "h" for _, name in values)
     assert "it came out differently" in report.failures[0].reason
+
+
+def test_without_snapshots_unseeded_numbers_give_no_value(sandbox) -> None:
+    text = SCRIPT.replace('random.seed(flor.arg("seed", 3))', 'flor.log("go", 1)')
+    _record(sandbox, text)
+    for path in next(sandbox.project.snapshots.iterdir()).iterdir():
+        path.unlink()
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    values, _, report = acquire(sandbox, ["h"])
+    assert not any(name == "h" for _, name in values)
+    assert "draws unseeded random numbers (random)" in report.failures[0].reason
 
 
 def test_unseeded_numbers_drawn_before_the_first_call_are_refused(sandbox) -> None:
