@@ -253,8 +253,11 @@ SELECT NULL::BIGINT AS partrelid, '' AS partstrat, NULL::BIGINT[] AS partattrs W
 CREATE VIEW pg.pg_language AS SELECT NULL::BIGINT AS oid, '' AS lanname WHERE false;
 CREATE VIEW pg.pg_opclass AS
 SELECT NULL::BIGINT AS oid, '' AS opcname, NULL::BIGINT AS opcmethod, false AS opcdefault WHERE false;
-CREATE VIEW pg.pg_settings AS
-SELECT '' AS name, '' AS setting, '' AS unit, '' AS category WHERE false;
+CREATE VIEW pg.pg_settings AS SELECT * FROM (VALUES
+    ('max_identifier_length', '63', NULL::VARCHAR), ('max_index_keys', '32', NULL),
+    ('server_version', '15.0', NULL), ('server_version_num', '150000', NULL),
+    ('server_encoding', 'UTF8', NULL), ('standard_conforming_strings', 'on', NULL)
+) AS t(name, setting, unit);
 
 CREATE MACRO pg_get_userbyid(id) AS 'flor';
 CREATE MACRO pg_encoding_to_char(id) AS 'UTF8';

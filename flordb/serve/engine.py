@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from flordb.query.acquire import without
-from flordb.query.errors import mapped
+from flordb.query.errors import ProgrammingError, mapped
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
 from flordb.query.sharing import acquire
@@ -52,6 +52,12 @@ class Engine:
         ``probe``: only the columns are asked for, so nothing is acquired. Raises Refused,
         BudgetExceeded and the errors of `flordb.query.errors`.
         """
+        try:
+            return self._prepared(sql, client, probe)
+        except RecursionError:
+            raise ProgrammingError("the statement is nested too deeply to be planned") from None
+
+    def _prepared(self, sql: str, client: Client, probe: bool) -> str:
         guard.check(sql)
         if client.stop.is_set():
             raise Cancelled("canceling statement due to user request")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import ssl
 import struct
@@ -131,6 +132,7 @@ def test_what_is_wrong_in_a_right_message_is_an_error_and_no_more(impatient: Ser
             pgconn.exec_params(b"SELECT $1", [b"\1"], [23], [1]),
             pgconn.exec_params(b"SELECT $0, $70000", []),
             pgconn.exec_(b"SELECT " + b"(" * 5000 + b"1" + b")" * 5000),
+            pgconn.exec_(b"SELECT " + b"(" * 400 + b"lr" + b")" * 400 + b" FROM flor, nowhere"),
         ]
         for result in results:
             assert result.status == psycopg.pq.ExecStatus.FATAL_ERROR
@@ -165,6 +167,8 @@ def test_clients_that_are_slow_are_sent_away(impatient: Served) -> None:
 def test_a_client_that_does_not_read_is_sent_away(impatient: Served) -> None:
     with connected(impatient) as connection:
         connection.pgconn.send_query(b"SELECT repeat('x', 1000) FROM range(1000000)")
+        with under(connection) as sock:
+            select.select([sock], [], [], 30)  # the first rows are there
         time.sleep(3)
         result = connection.pgconn.get_result()
         assert result is not None

@@ -86,7 +86,6 @@ OTHERS = [
     "SET VARIABLE x = 1",
     "USE main",
     "PRAGMA database_list",
-    "PRAGMA version",
     "CALL pragma_version()",
     "CHECKPOINT",
     "VACUUM",
@@ -133,6 +132,14 @@ def test_reading_passes_the_check(sql: str) -> None:
 def test_all_else_does_not(sql: str) -> None:
     with pytest.raises((Refused, ProgrammingError)):
         guard.check(sql)
+
+
+def test_the_check_itself_opens_no_file(tmp_path: Path) -> None:
+    (tmp_path / "schema.sql").write_text("SELECT 'read by the parser';\n")
+    (tmp_path / "load.sql").write_text("")
+    with pytest.raises(Refused) as caught:
+        guard.check(f"IMPORT DATABASE '{tmp_path}'")
+    assert "read by" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

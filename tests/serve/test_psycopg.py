@@ -239,6 +239,11 @@ def test_a_query_is_cancelled_and_the_session_goes_on(server: Served) -> None:
         with pytest.raises(errors.QueryCanceled):
             connection.execute("SELECT count(*) FROM range(1000000000) a, range(1000) b")
         assert connection.execute("SELECT 1").fetchone() == (1,)
+        connection.execute("SET statement_timeout = '300ms'")
+        with pytest.raises(errors.QueryCanceled):
+            connection.execute("SELECT count(*) FROM range(1000000000) a, range(1000) b")
+        connection.execute("RESET statement_timeout")
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
 
 
 def test_over_budget_is_an_error_with_plan_and_ways_on(server: Served) -> None:

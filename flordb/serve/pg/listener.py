@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -215,13 +216,15 @@ class Listener:
             client.session.cancel()
 
     def _watch(self) -> None:
-        """Cancel what nobody waits for any more: statements whose client has gone."""
+        """Cancel what nobody waits for any more, because the client has gone, and what is late."""
         while not self._stopping.wait(_WATCH_SECONDS):
             with self._lock:
                 busy = [c for c in self._clients.values() if c.session and c.session.is_busy]
             poll = select.poll()
             by_number = {}
             for client in busy:
+                if client.session is not None and time.monotonic() > client.session.deadline:
+                    client.session.cancel()
                 number = client.wire.fileno()
                 if number >= 0:
                     poll.register(number, _GONE)

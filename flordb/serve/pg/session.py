@@ -8,6 +8,7 @@ only kept count of: each of its statements sees the latest state.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,8 @@ class _Portal:
 
 @dataclass
 class Session:
-    """Answers one client's messages. `cancel` may be called by any thread."""
+    """Answers one client's messages. `cancel` may be called by any thread, and is for a statement
+    that still runs at its ``deadline`` (of time.monotonic)."""
 
     wire: Wire
     engine: Engine
@@ -73,6 +75,7 @@ class Session:
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
     is_busy: bool = False
+    deadline: float = math.inf
 
     def run(self) -> None:
         """Answer messages until the client leaves. Raises ProtocolViolation, OSError."""
@@ -86,8 +89,10 @@ class Session:
                 if skipping and not isinstance(message, messages.Sync):
                     continue
                 skipping = False
-                self.is_busy = True
                 _log.debug("%s", message)
+                self._cancelled.clear()
+                self.deadline = self.variables.deadline()
+                self.is_busy = True
                 try:
                     self._answer(message)
                 except _CLIENT_ERRORS as error:
@@ -97,7 +102,6 @@ class Session:
                         self._ready()
                 finally:
                     self.is_busy = False
-                    self._cancelled.clear()
         finally:
             self._close_all()
 

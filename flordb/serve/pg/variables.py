@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from flordb.query.options import Assignment, assigned
 from flordb.serve.pg.errors import SessionError
-from flordb.settings import Settings
+from flordb.settings import Settings, seconds_of
 
 SERVER_VERSION = "15.0"
 """The version that clients take us for: it decides which catalog queries they send."""
@@ -61,6 +64,11 @@ class Variables:
         known = {k.lower(): v for k, v in given.items() if k.lower() not in _FIXED}
         self._first = {**self._defaults, **known}
         self.values = dict(self._first)
+        self._timeout = _timeout(self.values["statement_timeout"])
+
+    def deadline(self) -> float:
+        """When a statement that begins now is to be cancelled, by time.monotonic."""
+        return time.monotonic() + self._timeout if self._timeout else math.inf
 
     def set(self, name: str, value: str) -> None:
         """Raises SessionError, ProgrammingError for what cannot be set, or not to that."""
@@ -77,6 +85,9 @@ class Variables:
             raise SessionError("22023", f"the server speaks UTF8, not {value}")
         elif name in _FIXED and value.lower() != self.values[name].lower():
             raise SessionError("55P02", f"{name} cannot be changed")
+        elif name == "statement_timeout":
+            self._timeout = _timeout(value)
+            self.values[name] = value
         elif name:
             self.values[name] = value
 
@@ -95,8 +106,21 @@ class Variables:
             self.set(name, "default")
         elif name == "all":
             self.values = dict(self._first)
+            self._timeout = _timeout(self.values["statement_timeout"])
             self.settings = self._first_settings
         elif name in self._first:
-            self.values[name] = self._first[name]
+            self.set(name, self._first[name])
         else:
             self.values.pop(name, None)
+
+
+def _timeout(value: str) -> float:
+    """The seconds of a timeout, which is in milliseconds where it has no unit. Raises
+    SessionError."""
+    text = value.strip().lower()
+    try:
+        if text.endswith("ms") or text.isdigit():
+            return float(text.removesuffix("ms")) / 1000
+        return seconds_of(text)
+    except ValueError as error:
+        raise SessionError("22023", f"statement_timeout: {error}") from None
