@@ -30,6 +30,7 @@ __all__ = [
     "connect",
     "dataframe",
     "iteration",
+    "load",
     "loading",
     "log",
     "loop",
@@ -46,7 +47,9 @@ def log(name: str, value: T) -> T:
     """Log a value under a name, in the current context, and return it.
 
     Numbers, strings, None, lists and dicts keep their values; scalars of NumPy and one-element
-    tensors are logged as numbers; anything else as its ``repr``. Never raises for its value.
+    tensors (on any device, without waiting for it) are logged as numbers, small arrays and tensors
+    as lists, large ones by reference (see `load`); anything else as its ``repr``. Never raises for
+    its value.
     """
     return (_session._current or _session.current()).log(name, value)
 
@@ -98,6 +101,20 @@ def loading(objects: Mapping[str, Any], row: Any) -> AbstractContextManager[None
     from flordb.record.loading import load
 
     return load(objects, row)
+
+
+def load(reference: str) -> Any:
+    """The array or tensor that a logged value refers to, of the working folder's project.
+
+    Arrays and tensors of more than 1,000 elements are logged as references, texts like
+    ``torch.float32[3,224,224]@…``; NumPy arrays come back as such, tensors in main memory. Raises
+    FlorError where the text is no reference, or its contents are gone.
+    """
+    from flordb.store.objects import ObjectStore
+    from flordb.store.project import find_project
+    from flordb.store.references import load
+
+    return load(reference, ObjectStore(find_project().values))
 
 
 def commit() -> None:

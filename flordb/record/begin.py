@@ -74,7 +74,7 @@ def _record(project: Project, script: Path | None, chosen: settings.Settings) ->
     rank, world_size = ranks()
     suffix = f".rank{rank}" if world_size > 1 else ""
     name = f"{tstamp:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}{suffix}.jsonl"
-    writer = RunWriter(project.runs / name, header, chosen, ObjectStore(project.objects))
+    writer = RunWriter(project.runs / name, header, chosen, ObjectStore(project.values))
     writer.note(None, {"k": "time", "w": "start", "s": _since_process_start()})
     versioning = _versioning(project, script, name, writer, rank, chosen)
     return Recorder(project, chosen, tstamp, writer, versioning)

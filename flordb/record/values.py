@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from flordb.store import references
-from flordb.store.objects import ObjectStore
 
 PLAIN = frozenset((type(None), bool, int, float, str))
 """Types whose values are kept as they are: nothing can change them later."""
@@ -93,11 +92,14 @@ def _settle_item(item: Any, store: Callable[[Any], str]) -> Any:
     return item
 
 
-def store_array(value: Any, objects: ObjectStore) -> str:
-    """Keep a large array; the text of its reference, or a description where it is no bytes."""
+def store_array(value: Any, put: Callable[[str, memoryview], Any]) -> str:
+    """Have a large array's bytes kept by ``put``, which gets their digest; the text of the
+    reference, or a description where the elements are no bytes."""
     if not references.is_storable(value):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}>"
-    return str(references.put(value, objects))
+    reference, raw = references.packed(value)
+    put(reference.digest, raw)
+    return str(reference)
 
 
 class Stored(str):

@@ -145,7 +145,7 @@ class RunWriter:
 
     def store(self, value: Any) -> str:
         """Keep a large array in the object store; the text of its reference."""
-        return store_array(value, self._objects)
+        return store_array(value, self._objects.put)
 
     # The file.
 

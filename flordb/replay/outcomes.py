@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from flordb.errors import GitError, warn
 from flordb.replay.checks import doubtful
 from flordb.replay.plan import Refused, Task, Want
 from flordb.store import history
+from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 from flordb.store.runfile import FORMAT, dump_line
 
@@ -151,6 +153,11 @@ class Outcomes:
         self, want: Want, names: Sequence[str], scan: str, lines: Sequence[dict[str, Any]]
     ) -> None:
         """Write a replay file whole, under its name only when it is complete."""
+        values = ObjectStore(self.project.values)
+        for line in lines:
+            if line["k"] == "object":
+                values.put(line["n"], b64decode(line["data"]))
+        lines = [line for line in lines if line["k"] != "object"]
         base = want.file.partition(".jsonl")[0]
         path = self.project.runs / f"{base}.replay-{secrets.token_hex(4)}.jsonl"
         header = {

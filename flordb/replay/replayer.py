@@ -7,6 +7,7 @@ others, keeps the wanted values, and compares everything else that is logged wit
 from __future__ import annotations
 
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -64,7 +65,6 @@ class Replayer:
         self._args: dict[str, int] = {}
         self._snapshots = SnapshotStore(_path(job.snapshots))
         self._objects = ObjectStore(_path(job.objects))
-        self._store_array = partial(store_array, objects=self._objects)
         self._boundaries = self._snapshots.boundaries()
         self._observing = False
         self._tolerances = Tolerances.parse(job.tolerance)
@@ -119,7 +119,9 @@ class Replayer:
         key = (path, str(name))
         occurrence = self._occurrences.get(key, 0)
         self._occurrences[key] = occurrence + 1
-        fields = fields_of(freeze(value), self._store_array)
+        wanted = name in self.counts and self._collecting
+        put = self._send if wanted else _leave
+        fields = fields_of(freeze(value), partial(store_array, put=put))
         if name in self.counts:
             if self._collecting:
                 self._refuse_unseeded()
@@ -375,6 +377,11 @@ class Replayer:
             self._write(line)
         return context.number
 
+    def _send(self, digest: str, data: memoryview) -> None:
+        """Hand over a large array's bytes: the store may be out of this process's reach."""
+        line = {"k": "object", "c": self._number(self._context), "n": digest}
+        self._write(line | {"data": b64encode(data).decode()})
+
     def _compare(self, key: tuple[str, str], occurrence: int, fields: dict[str, Any]) -> None:
         known = self.record.values.get(key, [])
         if occurrence >= len(known):
@@ -402,6 +409,10 @@ def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[st
         if token in names:
             found.append(path)
     return found
+
+
+def _leave(digest: str, data: memoryview) -> None:
+    """A value that is only compared with the record is not kept: its reference says enough."""
 
 
 def _path(text: str) -> Any:

@@ -47,6 +47,12 @@ class Project:
         return self.store / "objects"
 
     @property
+    def values(self) -> Path:
+        """Large logged arrays by content hash. Apart from the objects of snapshots, because they
+        are what the user logged: nothing ever removes them to make room."""
+        return self.store / "values"
+
+    @property
     def snapshots(self) -> Path:
         """The manifests of the snapshots, a folder a run."""
         return self.store / "snapshots"

@@ -1,4 +1,4 @@
-"""Large arrays and tensors among the logged values: bytes in the object store, a text in the log.
+"""Large arrays and tensors among the logged values: bytes in an object store, a text in the log.
 
 The text says what the bytes are, ``torch.float32[3,224,224]@<digest>``: library, dtype, shape, and
 the object's name. The bytes are the elements in C order, little-endian, as in snapshots.
@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from flordb.errors import FlorError
+from flordb.errors import FlorError, SnapshotError
 from flordb.store.objects import ObjectStore, digest
 
 _PATTERN = re.compile(r"(numpy|torch)\.(\w+)\[((?:\d+(?:,\d+)*)?)\]@([0-9a-f]{32})")
@@ -53,6 +53,13 @@ def is_storable(value: Any) -> bool:
 
 def put(value: Any, objects: ObjectStore) -> Reference:
     """Store an array, or a tensor in main memory. Raises OSError where that cannot be."""
+    reference, raw = packed(value)
+    objects.put(reference.digest, raw)
+    return reference
+
+
+def packed(value: Any) -> tuple[Reference, memoryview]:
+    """The reference of an array, or of a tensor in main memory, and its bytes."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         library, dtype = "torch", str(value.dtype).removeprefix("torch.")
@@ -65,20 +72,27 @@ def put(value: Any, objects: ObjectStore) -> Reference:
         native = numpy.ascontiguousarray(value, value.dtype.newbyteorder("="))
         raw = memoryview(native.reshape(-1).view(numpy.uint8))
     name = digest(raw)
-    objects.put(name, raw)
-    return Reference(library, dtype, tuple(value.shape), name)
+    return Reference(library, dtype, tuple(value.shape), name), raw
 
 
 def load(text: str, objects: ObjectStore) -> Any:
     """The NumPy array or torch tensor that a reference's text stands for, writable.
 
-    Raises FlorError where the text is no reference, SnapshotError where its object is gone.
+    Raises FlorError where the text is no reference, or its bytes are gone.
     """
     reference = parse(text)
-    raw = bytearray(objects.get(reference.digest))
+    try:
+        raw = bytearray(objects.get(reference.digest))
+    except SnapshotError as error:
+        raise FlorError(
+            f"the bytes of {text} cannot be read from {objects.folder}: they are gone or damaged. "
+            "Git has the values that were logged, but not the contents of large arrays."
+        ) from error
     if reference.library == "torch":
-        import torch
-
+        try:
+            import torch
+        except ImportError as error:
+            raise FlorError(f"{text} is a torch tensor, and torch is not installed here") from error
         dtype = getattr(torch, reference.dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise FlorError(f"{text}: this torch ({torch.__version__}) has no {reference.dtype}")
