@@ -121,7 +121,8 @@ def ask(folder: Path, question: Question, console: Console) -> Answer:
     import flordb
 
     console.print(Padding(Syntax(question.sql, "sql", background_color="default"), (1, 2)))
-    with flordb.connect(folder) as connection:
+    # Generous: a busy machine takes its time.
+    with flordb.connect(folder, budget="10 min") as connection:
         plan = connection.plan(question.sql)
         console.print(connection.explain(question.sql), style="cyan", soft_wrap=True, markup=False)
         began = time.perf_counter()

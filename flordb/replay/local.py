@@ -143,7 +143,8 @@ class Local:
             except (GitError, OSError) as error:
                 failed.append(Result(number, [], f"no workspace: {error}"))
                 continue
-            job = make_job(self.project, task, place, self._folder / f"{number}.jsonl")
+            out = self._folder / f"{number}.jsonl"
+            job = make_job(self.project, task, self.plan.imports, place, out)
             job_file = self._folder / f"{number}.job"
             job.save(job_file)
             self._next = (number, task, place, job_file)
@@ -270,7 +271,9 @@ def overlay_works(project: Project, settings: Settings, servers: Mapping[Key, Se
     return why is None
 
 
-def make_job(project: Project, task: Task, place: Workspace, out: Path) -> Job:
+def make_job(
+    project: Project, task: Task, imports: tuple[str, ...], place: Workspace, out: Path
+) -> Job:
     """What a worker is told to do for a task, in a workspace."""
     want = task.want
     header = read_run(project.runs / want.file).header
@@ -284,6 +287,7 @@ def make_job(project: Project, task: Task, place: Workspace, out: Path) -> Job:
         cwd=str(header.get("cwd") or "."),
         argv=tuple(header.get("argv") or (want.filename,)),
         env=_env(header),
+        imports=imports,
         names=task.names,
         steps=task.steps,
         needed=tuple(sorted(task.needed)),

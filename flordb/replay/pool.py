@@ -26,6 +26,8 @@ from flordb.replay.namespace import Layers
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """An interpreter's path, and the environment."""
 
+# Arrow would start a thread when it is imported, and so could not be imported before a fork.
+_SINGLE_THREADED = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 _MARGIN_SECONDS = 5.0
 _MOST_IDLE = 2
 
@@ -48,7 +50,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=dict(environment),
+            env={**_SINGLE_THREADED, **dict(environment)},
             # Ctrl-C at a terminal is for this process, which then stops the workers.
             start_new_session=True,
         )

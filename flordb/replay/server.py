@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import importlib
 import json
 import os
 import select
@@ -36,7 +35,7 @@ from typing import Any, NoReturn
 
 from flordb.replay import namespace
 from flordb.replay.namespace import Layers
-from flordb.replay.worker import work
+from flordb.replay.worker import import_library, work
 
 _POLL_SECONDS = 0.005
 
@@ -98,7 +97,7 @@ class _Server:
             self.imported.append(name)
             if name in self.left_out:
                 continue
-            _import(name)
+            import_library(name)
             if not _may_fork():
                 self.begin_anew([*self.left_out, name], names)
         gc.freeze()  # the children's collections do not touch, and so copy, what is here
@@ -150,21 +149,6 @@ class _Server:
                 _kill_group(pid)  # what the worker left behind
                 code = os.waitstatus_to_exitcode(status)
                 self.answer(ended=number, status=code, peak=usage.ru_maxrss * 1024)
-
-
-def _import(name: str) -> None:
-    try:
-        importlib.import_module(name)
-        if name == "torch":
-            # The first optimizer imports it, which takes as long as torch itself.
-            importlib.import_module("torch._dynamo")
-    except ModuleNotFoundError as error:
-        parent, _, attribute = name.rpartition(".")
-        if not hasattr(sys.modules.get(parent), attribute):
-            print(f"flordb: import {name}: {error}", file=sys.stderr)
-    except BaseException as error:
-        # The script may never get there, or catch it; if not, its replay fails with this error.
-        print(f"flordb: import {name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _may_fork() -> bool:

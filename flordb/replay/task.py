@@ -49,11 +49,12 @@ class Job:
 
     Paths are absolute; ``script`` and ``cwd`` are relative to ``workspace``, where the script finds
     the patched version: ``layers`` of an overlay there, or (None) a folder of links in ``outer``.
-    ``env``: the variables of the run's environment that were recorded. ``observed``: the inserted
-    statements' lines by file, (first, last). ``needed``: the names that the statement depends on.
-    ``exact_or_nothing``: without snapshots, a value that differs from the record makes the replay
-    void. ``tolerance``: how far what is logged again may be from the record, see
-    `flordb.replay.checks`.
+    ``env``: the variables of the run's environment that were recorded. ``imports``: libraries that
+    are imported before the script begins, as the run had them at its first flor call.
+    ``observed``: the inserted statements' lines by file, (first, last). ``needed``: the names that
+    the statement depends on. ``exact_or_nothing``: without snapshots, a value that differs from the
+    record makes the replay void. ``tolerance``: how far what is logged again may be from the
+    record, see `flordb.replay.checks`.
     """
 
     run_file: str
@@ -65,6 +66,7 @@ class Job:
     cwd: str
     argv: tuple[str, ...]
     env: dict[str, str]
+    imports: tuple[str, ...]
     names: tuple[str, ...]
     steps: Steps
     needed: tuple[str, ...]
@@ -87,7 +89,7 @@ class Job:
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])
-        for name in ("argv", "names", "needed"):
+        for name in ("argv", "imports", "names", "needed"):
             fields[name] = tuple(fields[name])
         if fields["layers"] is not None:
             fields["layers"] = Layers(**fields["layers"])

@@ -52,6 +52,10 @@ def work(job_file: Path) -> NoReturn:
     session.replace(replayer)
     path = os.path.join(job.workspace, job.script)
     try:
+        # Some draw random numbers while they are imported. The run had that behind it when its
+        # generators were noted.
+        for name in job.imports:
+            import_library(name)
         replayer.prepare()
         text = Path(path).read_text()
         run_script(text, path, job.observed.get(job.script, ()))
@@ -61,6 +65,22 @@ def work(job_file: Path) -> NoReturn:
         traceback.print_exc()
         finish(_describe(error, job.workspace))
     finish(None)
+
+
+def import_library(name: str) -> None:
+    """Import what a script is going to. Where that fails, the script will meet the error."""
+    try:
+        importlib.import_module(name)
+        if name == "torch":
+            # The first optimizer imports it, which takes as long as torch itself.
+            importlib.import_module("torch._dynamo")
+    except ModuleNotFoundError as error:
+        parent, _, attribute = name.rpartition(".")
+        if not hasattr(sys.modules.get(parent), attribute):
+            print(f"flordb: import {name}: {error}", file=sys.stderr)
+    except BaseException as error:
+        # The script may never get there, or catch it; if not, its replay fails with this error.
+        print(f"flordb: import {name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _become(job: Job) -> None:
