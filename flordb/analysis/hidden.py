@@ -76,9 +76,9 @@ def hidden_changes(program: Program, visits: Iterable[Visit]) -> Hidden:
     for module in program.modules.values():
         for node in ast.walk(module.tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                _in_code(module, node, where, found)
+                _in_code(program, module, node, where, found)
             elif isinstance(node, (ast.For, ast.While)):
-                _attributes_of_code(module, node, found)
+                _attributes_of_code(program, module, node, found)
             elif isinstance(node, ast.Call):
                 _handed_over(program, module, node, found)
     return found
@@ -123,19 +123,19 @@ def _by_computed_name(call: ast.Call) -> bool:
     return name == "getattr" and not isinstance(call.args[1], ast.Constant)
 
 
-def _in_code(module: Module, code: Code, where: _Where, found: Hidden) -> None:
+def _in_code(program: Program, module: Module, code: Code, where: _Where, found: Hidden) -> None:
     name = getattr(code, "name", "a lambda")
     changer = Changer(name, where.of(code))
     own = _locals(code)
     body = [code.body] if isinstance(code, ast.Lambda) else code.body
     changed = {n for part in body for n in _changed(module, part)}
     for variable in changed - own:
-        if not _is_code(module, variable):
+        if not _is_code(program, module, variable):
             found.variables.setdefault(variable, []).append(changer)
     for parameter, default in _defaults(code):
         if parameter in changed and not isinstance(default, (ast.Constant, ast.UnaryOp, ast.Tuple)):
             found.never.setdefault(parameter, f"it is a default of {name} that changes")
-    _attributes_of_code(module, code, found)
+    _attributes_of_code(program, module, code, found)
 
 
 def _locals(code: Code) -> set[str]:
@@ -187,16 +187,17 @@ def _root(node: ast.expr) -> Iterator[str]:
         yield node.id
 
 
-def _is_code(module: Module, name: str) -> bool:
+def _is_code(program: Program, module: Module, name: str) -> bool:
     """Whether a name is an import, a function or a class, and not a variable."""
+    followed: set[tuple[str, str]] = set()
+    while name in module.imports and (module.path, name) not in followed:
+        followed.add((module.path, name))
+        path, name = module.imports[name]
+        if name == "" or path not in program.modules:
+            return True
+        module = program.modules[path]
     known = name in module.foreign or name in module.functions or name in module.classes
-    known = known or hasattr(builtins, name)
-    imported = module.imports.get(name)
-    return known or name in module.flor_aliases or (imported is not None and _is_module(imported))
-
-
-def _is_module(imported: tuple[str, str]) -> bool:
-    return imported[1] == ""
+    return known or hasattr(builtins, name) or name in module.flor_aliases
 
 
 def _defaults(code: Code) -> Iterator[tuple[str, ast.expr]]:
@@ -209,25 +210,25 @@ def _defaults(code: Code) -> Iterator[tuple[str, ast.expr]]:
             yield argument.arg, value
 
 
-def _attributes_of_code(module: Module, part: ast.AST, found: Hidden) -> None:
+def _attributes_of_code(program: Program, module: Module, part: ast.AST, found: Hidden) -> None:
     """Attributes of functions, classes and modules that are stored while the program runs."""
     for node in _within(part):
         if not isinstance(node, ast.Attribute):
             continue
         stored = isinstance(node.ctx, (ast.Store, ast.Del))
-        if stored and _of_code(module, node.value):
+        if stored and _of_code(program, module, node.value):
             why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
             found.never.setdefault(f".{node.attr}", why)
 
 
-def _of_code(module: Module, owner: ast.expr) -> bool:
+def _of_code(program: Program, module: Module, owner: ast.expr) -> bool:
     match owner:
         case ast.Name(id="cls"):
             return True
         case ast.Name():
-            return _is_code(module, owner.id) or owner.id in module.imports
+            return _is_code(program, module, owner.id) or owner.id in module.imports
         case ast.Attribute():
-            return owner.attr == "__class__" or _of_code(module, owner.value)
+            return owner.attr == "__class__" or _of_code(program, module, owner.value)
         case ast.Call(func=ast.Name(id="type")):
             return True
     return False
@@ -240,7 +241,11 @@ def _handed_over(program: Program, module: Module, call: ast.Call, found: Hidden
     for given in (*call.args, *(k.value for k in call.keywords)):
         if isinstance(given, ast.Attribute) and isinstance(given.value, ast.Name):
             name = given.value.id
-            if given.attr in _methods(program) and not _is_code(module, name) and name != "self":
+            if (
+                given.attr in _methods(program)
+                and not _is_code(program, module, name)
+                and name != "self"
+            ):
                 found.variables.setdefault(name, []).append(Changer(given.attr, None))
 
 
