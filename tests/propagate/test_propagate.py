@@ -186,6 +186,20 @@ def test_new_helper_constant_and_import_are_brought_along():
     assert "import math" in text
 
 
+def test_a_value_that_the_newer_version_changes_is_no_constant():
+    for change in (
+        "seen[0] += 1",
+        "seen.append(x)",
+        "note(seen)",
+        "seen = [epoch]",
+        "loss = note(loss, seen)",
+    ):
+        new = OLD.replace("net, optimizer", "seen = [0]\nnet, optimizer", 1)
+        new = with_line(new, "loss.backward()", change)
+        new += 'flor.log("seen", seen[0])\n'
+        assert "`seen` is not defined in train.py" in refused(OLD, new, '"seen", seen')
+
+
 def test_new_code_that_acts_on_the_training_is_refused():
     new = with_line(OLD, "loss.backward()", "again = net(x)")
     new = with_line(new, "loss.backward()", 'flor.log("again", again)')

@@ -153,6 +153,19 @@ def changes(node: ast.AST) -> set[str]:
     return {name for name in found if name is not None}
 
 
+def hands_on(node: ast.AST, name: str) -> bool:
+    """Whether a statement gives the object of a name to others, who may change it."""
+    for part in ast.walk(node):
+        given: list[ast.expr | None] = []
+        if isinstance(part, ast.Call) and not _only_reads(part):
+            given = [*part.args, *(keyword.value for keyword in part.keywords)]
+        elif isinstance(part, (ast.Assign, ast.AnnAssign, ast.Return, ast.NamedExpr)):
+            given = [part.value]
+        if any(isinstance(value, ast.Name) and value.id == name for value in given):
+            return True
+    return False
+
+
 def _only_reads(call: ast.Call) -> bool:
     if isinstance(call.func, ast.Name):
         return call.func.id in BUILTINS

@@ -18,11 +18,15 @@ from flordb.replay.propagate.effects import effect_in_helper, effect_of
 from flordb.replay.propagate.flow import Bound, how_bound, module_names
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.modules import find_module
-from flordb.replay.propagate.names import binds, changes, outside, parameters
+from flordb.replay.propagate.names import binds, changes, hands_on, outside, parameters
 from flordb.replay.propagate.tokens import is_variable
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 
 _CODE = (*FUNCTIONS, ast.ClassDef)
+_IMMUTABLE = (
+    *(ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp),
+    *(ast.expr_context, ast.operator, ast.unaryop),
+)
 
 
 class Needs:
@@ -163,6 +167,8 @@ class Needs:
             effect = effect_in_helper(node)
             reads = outside(node) - {node.name}
         elif isinstance(node, ast.Assign) and binds(node) == {name}:
+            if self._may_change(name, definition, node.value):
+                raise self.missing(name, "the newer version may change it after it is defined")
             effect, reads = effect_of(node.value), outside(node.value)
         else:
             raise self.missing(name, "it is no plain definition in the newer version")
@@ -173,6 +179,16 @@ class Needs:
                 self.bring(needed)
         lines = definition.source.lines[definition.first - 1 : definition.last]
         self.top.append("".join(lines))
+
+    def _may_change(self, name: str, definition: Unit, value: ast.expr) -> bool:
+        """Whether the newer version may give a name another value than its definition does."""
+        above = (definition, self._unit, *self._unit.above())
+        others = [unit for unit in definition.source.units if unit not in above]
+        if self._changed(others, {name}):
+            return True
+        if all(isinstance(part, _IMMUTABLE) for part in ast.walk(value)):
+            return False
+        return any(hands_on(unit.node, name) for unit in others)
 
     def _bring_import(self, name: str, node: ast.Import | ast.ImportFrom, source: Source) -> None:
         alias = next(a for a in node.names if (a.asname or a.name).split(".")[0] == name)
