@@ -71,6 +71,7 @@ class Recorder:
         self._get_own = self._own.get
         self._thread = threading.get_ident()
         self._main: Context | Steps = root()
+        self._own.set(self._main)
         self._top: Context | None = None
         self._checkpoint: dict[str, Any] = {}
         self._args: dict[str, Any] = {}
@@ -122,7 +123,7 @@ class Recorder:
     def _enter(self, place: Context | Steps) -> None:
         """Make ``place`` the one in which this thread is."""
         self._own.set(place)
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._thread and not _in_event_loop():
             self._main = place
 
     def arg(self, name: str, default: T) -> T:
@@ -353,6 +354,12 @@ class Recorder:
         except (GitError, OSError) as error:
             # The version is kept alive; the next sync commits the run.
             self._warn(f"the run is not committed yet: {error}")
+
+
+def _in_event_loop() -> bool:
+    """Whether this is an asynchronous task: others in its thread must not be led by it."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
 
 
 def _end(frame: FrameType, exhausted: bool) -> str:
