@@ -301,3 +301,22 @@ def test_replays_of_one_run_share_its_epochs_among_workers(sandbox) -> None:
     assert chosen.seconds > 0
     covered = [i for task in chosen.tasks for i in (task.iterations or range(6))]
     assert sorted(covered) == list(range(6))
+
+
+def test_what_a_library_draws_as_it_is_imported_is_not_the_scripts(
+    sandbox, tmp_path, monkeypatch
+) -> None:
+    library = tmp_path / "libraries" / "drawing.py"
+    library.parent.mkdir()
+    # A library that starts a thread cannot be imported before the fork.
+    library.write_text(
+        "import random, threading, time\nrandom.random()\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(library.parent))
+    text = "import drawing\n" + SCRIPT
+    _record(sandbox, text, PYTHONPATH=str(library.parent))
+    _add(sandbox, EPOCH, '    flor.log("h", total)\n', text)
+    values, _, report = acquire(sandbox, ["h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert [v[0] / 4 for v in values.values()] == sandbox.logged("mean")
