@@ -392,14 +392,13 @@ def test_loading_puts_a_runs_state_into_live_objects(sandbox) -> None:
         "import flordb as flor, torch\n"
         "rows = flor.dataframe('acc')\n"
         "net = torch.nn.Linear(2, 1)\n"
-        "with flor.loading({'model': net}, rows[rows.acc == 1]):\n"
-        "    print(net.weight.flatten().tolist())\n",
+        "# Several may be the best, as in figure 6.6: the first of them counts.\n"
+        "for best in (rows[rows.acc == 1], rows[rows.acc >= 1]):\n"
+        "    net.weight.data.zero_()\n"
+        "    with flor.loading({'model': net}, best):\n"
+        "        print(net.weight.flatten().tolist())\n",
     )
-    assert sandbox.run("infer.py").stdout == "[1.5, 1.5]\n"
-    # Several may be the best, as in figure 6.6: the first of them counts.
-    text = (sandbox.root / "infer.py").read_text()
-    sandbox.write("infer.py", text.replace("rows.acc == 1", "rows.acc >= 1"))
-    assert sandbox.run("infer.py").stdout == "[1.5, 1.5]\n"
+    assert sandbox.run("infer.py").stdout == "[1.5, 1.5]\n" * 2
 
 
 def test_threads_may_log_at_once(sandbox) -> None:
