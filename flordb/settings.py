@@ -51,6 +51,8 @@ class Settings:
     """A logged value whose JSON is longer is cut to a description."""
     acquire: str = "auto"
     """'auto' (replay within the budget), 'always' (whatever it costs) or 'never'."""
+    price_per_device_hour: float = 0.0
+    """What an hour of a worker costs, in any currency; plans then show their price, too."""
     tolerance: str = ""
     """How far replayed values may be from the record: ``loss=1e-6, seconds=inf, *=0``."""
     budget_seconds: float = 60.0

@@ -40,6 +40,8 @@ def headline(plan: Plan) -> str:
         f"{runs} run{'s' * (runs != 1)}, about {plan.seconds:.1f} s with "
         f"{plan.workers} worker{'s' * (plan.workers != 1)}"
     )
+    if plan.money is not None:
+        text += f", at a price of {plan.money:.2f}"
     if plan.refusals:
         text += f"; {len(plan.refusals)} that cannot be had"
     return text

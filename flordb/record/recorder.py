@@ -255,10 +255,10 @@ class Recorder:
         finally:
             seconds = time.perf_counter() - began
             self._enter(outer)
-            self._loops_ended = time.perf_counter()
             end = _end(frame, exhausted)
             if end != "raised":
                 self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
+            self._loops_ended = time.perf_counter()
             self._loop_line(outer, name, entry, count, seconds, end)
 
     def _loop_line(
@@ -272,6 +272,9 @@ class Recorder:
             self._loops_began = time.perf_counter()
             line = {"k": "time", "w": "setup", "s": round(self._writer.elapsed(), 6)}
             self._note(None, line)
+        elif self._loops_ended is not None:
+            seconds = round(time.perf_counter() - self._loops_ended, 6)
+            self._note(None, {"k": "time", "w": "between", "s": seconds})
 
     # Snapshots.
 
@@ -336,13 +339,14 @@ class Recorder:
         if "flordb.background" in sys.modules:  # what runs there may log
             sys.modules["flordb.background"].end()
         self.ended = True
+        ended = time.perf_counter()
         wait = self.settings.exit_wait_seconds
         if not self._snapshotter.close(self.settings.snapshot_wait_seconds):
             self._warn("the last snapshots were not written in time")
         self._versioning.wait(wait)
         last: list[Mapping[str, Any]] = []
         if self._loops_ended is not None:
-            rest = time.perf_counter() - self._loops_ended
+            rest = ended - self._loops_ended
             last.append({"k": "time", "w": "rest", "s": round(rest, 6)})
         if self._error is not None:
             status = status or 1

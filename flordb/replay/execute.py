@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
+from flordb.replay import learnt, pool
+from flordb.replay.learnt import Rates
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Failure, Outcomes, Report, Result
-from flordb.replay.plan import Plan
+from flordb.replay.plan import Plan, Task
 from flordb.settings import Settings
 from flordb.store.project import Project
 
@@ -71,11 +75,49 @@ def execute(
         outcomes.refuse(refused)
     try:
         if plan.tasks:
-            with _runner(project, plan, settings) as runner:
-                _run(runner, plan, outcomes, progress or _silent)
+            with (
+                _lessons(project, plan, settings) as lessons,
+                _runner(project, plan, settings) as runner,
+            ):
+                _run(runner, plan, outcomes, lessons, progress or _silent)
     finally:
         outcomes.commit()
     return outcomes.report()
+
+
+@dataclass
+class _Lessons:
+    """What the tasks of a plan took, to learn from."""
+
+    ended: list[tuple[Task, dict[str, Any]]] = field(default_factory=list)
+
+    def add(self, task: Task, result: Result) -> None:
+        end = next((line for line in result.lines if line["k"] == "done"), None)
+        if end is not None and not end["error"]:
+            self.ended.append((task, end))
+
+
+@contextmanager
+def _lessons(project: Project, plan: Plan, settings: Settings) -> Iterator[_Lessons]:
+    """Gathers what a plan's tasks take; it is learnt where all of them have ended well."""
+    lessons = _Lessons()
+    cold, began = not pool.is_warm(), time.monotonic()
+    yield lessons
+    if settings.on != "local" or settings.worker_start != "fork" or not lessons.ended:
+        return
+    known = learnt.load(project.store)
+    for task, end in lessons.ended:
+        parts = task.parts
+        known.worked(task.want.filename, parts.setup, parts.compute, end["took"])
+    if len(lessons.ended) == len(plan.tasks) == 1:
+        beyond = time.monotonic() - began - lessons.ended[0][1]["s"]
+        usual = Rates().task if known.task is None else known.task
+        known.began(beyond - usual if cold else None, None if cold else beyond)
+    elif cold and len(plan.tasks) <= plan.workers:
+        longest = max(end["s"] for _, end in lessons.ended)
+        usual = Rates().task if known.task is None else known.task
+        known.began(time.monotonic() - began - longest - usual, None)
+    learnt.save(project.store, known)
 
 
 def _runner(project: Project, plan: Plan, settings: Settings) -> Runner:
@@ -90,6 +132,7 @@ def _run(
     runner: Runner,
     plan: Plan,
     outcomes: Outcomes,
+    lessons: _Lessons,
     progress: Callable[[Progress], None],
 ) -> None:
     done: set[int] = set()
@@ -97,6 +140,7 @@ def _run(
         while runner.busy:
             for result in runner.wait():
                 outcomes.take(plan.tasks[result.number], result)
+                lessons.add(plan.tasks[result.number], result)
                 done.add(result.number)
             progress(_progress(plan, done, runner.elapsed()))
     except BaseException:

@@ -14,11 +14,12 @@ from typing import Any
 from flordb.analysis.program import Program
 from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
-from flordb.replay import schedule
+from flordb.replay import learnt, pool, schedule
 from flordb.replay.checks import Tolerances
-from flordb.replay.cost import RESTORE_SECONDS, executed, makespan, seconds_of
+from flordb.replay.cost import Parts, default_restore, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
+from flordb.replay.learnt import Rates
 from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
@@ -63,6 +64,7 @@ class Task:
     digests: Mapping[str, str] = field(repr=False)
     exact_or_nothing: bool = False
     tolerance: str = field(default="", repr=False)
+    parts: Parts = field(default=Parts(0.0, 0, 0.0), repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. ``seconds``: until all of it is done, by ``workers`` at a time."""
+    """What will be done. ``seconds``: until all of it is done, by ``workers`` at a time.
+
+    ``start_seconds``: the part of it until the first worker can begin. ``money``: the price of the
+    workers' hours, where the setting `price_per_device_hour` says what one costs.
+    """
 
     tasks: tuple[Task, ...]
     refusals: tuple[Refused, ...]
@@ -85,6 +91,7 @@ class Plan:
     workers: int
     imports: tuple[str, ...] = ()
     start_seconds: float = 0.0
+    money: float | None = None
 
 
 def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
@@ -106,10 +113,12 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
     on_device = any(schedule.uses_device(planner.snapshots(task.want)) for task in tasks)
     workers = schedule.worker_count(settings, on_device)
     tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
-    start = max(planner.starts.values(), default=0.0)
+    start = 0.0 if pool.is_warm() else planner.start()
     seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
     imports = tuple(sorted(planner.imports))
-    return Plan(tuple(tasks), tuple(refusals), seconds, workers, imports, start)
+    hours = sum(task.seconds for task in tasks) / 3600
+    money = hours * settings.price_per_device_hour if settings.price_per_device_hour else None
+    return Plan(tuple(tasks), tuple(refusals), seconds, workers, imports, start, money)
 
 
 class _Planner:
@@ -118,6 +127,7 @@ class _Planner:
     def __init__(self, project: Project, settings: Settings) -> None:
         self.project = project
         self.settings = settings
+        self.learnt = learnt.load(project.store)
         self.starts: dict[str, float] = {}
         self.imports: set[str] = set()
         self._newest: dict[str, str] | None = None
@@ -224,7 +234,9 @@ class _Planner:
         if alone and steps.loops:
             # Nothing to restore: the whole run again, believed only where it equals the record.
             steps = steps.wholly()
-        seconds = seconds_of(steps, record, boundaries, RESTORE_SECONDS)
+        rates = self.rates(want.filename, record)
+        parts = parts_of(steps, record, boundaries)
+        seconds = parts.seconds(rates)
         notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
         if changed := drift(record.header):
             notes = (*notes, f"packages differ from the run's: {'; '.join(changed)}")
@@ -234,6 +246,7 @@ class _Planner:
             *(depth.needed, patch, digests),
             exact_or_nothing=alone,
             tolerance=self.settings.tolerance,
+            parts=parts,
         )
 
     def split(self, task: Task, parts: int) -> list[Task]:
@@ -245,10 +258,11 @@ class _Planner:
         boundaries = self.snapshots(task.want).boundaries()
         known = sorted({i for loop in record.entries(steps.loops[0]) for i in loop.reached})
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
+        rates = self.rates(task.want.filename, record)
 
         def cost(part: tuple[int, ...]) -> float:
             own = replace(steps, iterations=part)
-            return seconds_of(own, record, boundaries, RESTORE_SECONDS)
+            return parts_of(own, record, boundaries).seconds(rates)
 
         found = []
         for part in schedule.parts(wanted, parts, cost):
@@ -256,9 +270,19 @@ class _Planner:
             was, now = (_notes(each, record, boundaries) for each in (steps, own))
             said = dict(zip(was, now, strict=False))
             notes = tuple(said.get(note, note) for note in task.notes)
-            seconds = cost(part)
-            found.append(replace(task, steps=own, iterations=part, seconds=seconds, notes=notes))
+            chosen = replace(task, steps=own, iterations=part, notes=notes, seconds=cost(part))
+            found.append(replace(chosen, parts=parts_of(own, record, boundaries)))
         return found or [task]
+
+    def start(self) -> float:
+        """Seconds until a server has imported the libraries: at most what the runs took to."""
+        if self.learnt.start is not None:
+            return self.learnt.start
+        return max(self.starts.values(), default=0.0)
+
+    def rates(self, script: str, record: Recorded) -> Rates:
+        """What earlier replays of the script took, or what the run's snapshots let expect."""
+        return self.learnt.rates(script, default_restore(record, self.settings.restore_ratio))
 
     def statements(self, script: str) -> tuple[LogStatement, ...]:
         if script not in self._statements:
@@ -360,6 +384,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
     """A plan as plain data, for ``flordb plan --json``."""
     return {
         "seconds": round(plan.seconds, 3),
+        "start_seconds": round(plan.start_seconds, 3),
+        "money": None if plan.money is None else round(plan.money, 4),
         "workers": plan.workers,
         "tasks": [
             {

@@ -153,6 +153,12 @@ def _take_idle(key: Key) -> Server | None:
     return None
 
 
+def is_warm() -> bool:
+    """Whether a server of this process is idle, with its imports done."""
+    with _lock:
+        return _owner == os.getpid() and any(server.lives_on() for server in _idle)
+
+
 def give_back(server: Server) -> None:
     """Keep a server for the next plan, or end it where it is at work or still importing."""
     if server.jobs or not server.ready:

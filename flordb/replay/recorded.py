@@ -63,13 +63,21 @@ class TopLoop:
             return self.iterations[index]
         return max(0.0, self.seconds - sum(self.iterations.values()))
 
+    def computed(self, index: int, holds: Mapping[str, float]) -> float:
+        """Seconds of an iteration without those that its snapshots held up the training."""
+        place = self.path(index)
+        at = (place + "@", place + "/")
+        held = sum(s for boundary, s in holds.items() if boundary.startswith(at))
+        return max(0.0, self.seconds_of(index) - held)
+
 
 @dataclass
 class Recorded:
     """A run as it was. ``values``: what was logged, by (context path, name), in order.
 
     ``start``: seconds from the process's start to flor's first call (imports); ``setup``: from
-    there to the first top-level loop; ``rest``: after the last one.
+    there to the first top-level loop; ``rest``: after the last one; ``between``: from the end of
+    each to the beginning of the next. ``holds``: seconds that each snapshot held up the training.
     """
 
     header: Mapping[str, Any]
@@ -79,6 +87,8 @@ class Recorded:
     start: float = 0.0
     setup: float = 0.0
     rest: float = 0.0
+    between: list[float] = field(default_factory=list)
+    holds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     ended: bool = False
     version: str | None = None
@@ -108,6 +118,8 @@ def recorded(run: RunFile) -> Recorded:
                 _loop(found, line, tops)
             case "time":
                 _time(found, line, tops)
+            case "snap":
+                found.holds[line["at"]] = float(line.get("s") or 0.0)
             case "version":
                 found.version, found.version_why = line.get("commit"), line.get("why")
             case "exit":
@@ -153,6 +165,8 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
             found.start = seconds
         case "setup":
             found.setup = seconds
+        case "between":
+            found.between.append(seconds)
         case "rest":
             found.rest = seconds
         case "iteration" if line.get("c", 0) in tops:

@@ -7,6 +7,7 @@ others, keeps the wanted values, and compares everything else that is logged wit
 from __future__ import annotations
 
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,21 @@ class Replayer:
         self._first: dict[str, Any] | None = None
         self._seeds: Seeds | None = None
         self._begun: dict[str, Any] = {}
+        self._clock = time.perf_counter()
+        self._set_up: float | None = None
+        self._restored = [0, 0.0]
+
+    def took(self) -> dict[str, Any]:
+        """Seconds since the beginning: of set-up, of loading snapshots, of the rest."""
+        whole = time.perf_counter() - self._clock
+        setup = whole if self._set_up is None else self._set_up
+        count, restored = self._restored
+        return {
+            "setup": setup,
+            "restores": count,
+            "restored": restored,
+            "computed": whole - setup - restored,
+        }
 
     def prepare(self) -> None:
         """Before the script begins: the generators of random numbers as the run's process had them.
@@ -243,6 +259,8 @@ class Replayer:
     def _top_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
     ) -> Iterator[T]:
+        if self._set_up is None:
+            self._set_up = time.perf_counter() - self._clock
         loop = TopLoop(name, outer.enter(name))
         loop = self.record.loops.get((loop.name, loop.entry), loop)
         if name not in (*self.steps.loops, *self.steps.before):
@@ -348,10 +366,13 @@ class Replayer:
         return position
 
     def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
+        began = time.perf_counter()
         try:
             failed = restore(self._snapshots.load(boundary), self._objects, frame, self._checkpoint)
         except SnapshotError as error:
             raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+        self._restored[0] += 1
+        self._restored[1] += time.perf_counter() - began
         blocking = blocking_names(failed, self.job.needed) if check else ()
         if blocking:
             first = blocking[0]

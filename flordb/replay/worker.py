@@ -40,7 +40,8 @@ def work(job_file: Path) -> NoReturn:
 
     def finish(error: str | None) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
-        write({"k": "done", "s": seconds, "error": error, "anomalies": replayer.anomalies})
+        end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.anomalies}
+        write({**end, "took": replayer.took()})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
         # The script's own exit handlers and finally blocks belong to the run, not to its replay.
