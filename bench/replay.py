@@ -1,19 +1,33 @@
-"""What replays take, side by side with running the whole script again; and the estimates.
+"""What replays cost: equality with the truth, scans against their floor, estimates, growth.
 
-Records a small torch training, then times each scan through planner and worker pool, with the
-time that it was estimated to take.
+    python bench/replay.py [equality] [scans] [versions] [growth]
+
+``equality``: the adversary of ``tests/replay`` (workloads trained with their statements from
+scratch). ``scans``: each scan of one torch training, in a warm server, beside its floor: the
+script's own set-up, the loading of snapshots and the code that is wanted, by the replay's own
+clocks; and the estimate beside the time. ``versions``: many runs at once, and how the time grows.
+``growth``: recording and querying in a project with few runs and with many.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import flordb
+from flordb.query.connection import Connection
+from flordb.replay.execute import execute
+from flordb.replay.plan import Plan
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 SCRIPT = """
 import flordb as flor
@@ -32,56 +46,218 @@ with flor.checkpointing(net=net, opt=opt):
             opt.zero_grad()
             loss.backward()
             opt.step()
+        with torch.no_grad():
+            accuracy = sum((net(X).argmax(1) == Y).float().mean().item() for _ in range(5)) / 5
         flor.log("loss", loss.item())
-flor.log("end", loss.item())
+with torch.no_grad():
+    total = sum(net(X).sum().item() for _ in range(20))
+flor.log("end", total)
 """
+EPOCH = '        flor.log("loss", loss.item())\n'
+STEP = "            opt.step()\n"
+END = 'flor.log("end", total)\n'
 SCANS = {
-    "suffix": ('flor.log("end", loss.item())\n', 'flor.log("h_s", loss.item())\n', ""),
-    "validation": (
-        '        flor.log("loss", loss.item())\n',
-        '        flor.log("h_v", loss.item())\n',
-        "",
-    ),
-    "range of 1": (
-        "            opt.step()\n",
-        '            flor.log("h_r", loss.item())\n',
-        " WHERE epoch = 9",
-    ),
-    "range of all": (
-        "            opt.step()\n",
-        '            flor.log("h_a", loss.item())\n',
-        "",
-    ),
+    "prefix": ("net = nn", 'flor.log("h", X.sum().item())\nnet = nn', ""),
+    "suffix": (END, END + 'flor.log("h", total)\n', ""),
+    "validation": (EPOCH, EPOCH + '        flor.log("h", accuracy)\n', ""),
+    "range of 1": (STEP, STEP + '            flor.log("h", loss.item())\n', " WHERE epoch = 9"),
+    "range of all": (STEP, STEP + '            flor.log("h", loss.item())\n', ""),
 }
 
 
-def main() -> None:
-    """Record, replay, print."""
+@dataclass(frozen=True)
+class Measured:
+    """``seconds``: from the plan to the values; ``floor``: what of it was the user's own work."""
+
+    estimate: float
+    seconds: float
+    floor: float
+    workers: float
+
+
+def measure(connection: Connection, query: str) -> Measured:
+    """Replay what a query lacks, and look at the workers' own clocks."""
+    took: list[dict[str, float]] = []
+    plan: Plan = connection.plan(query)
+    from flordb.replay import learnt
+
+    original = learnt.Learnt.worked
+
+    def worked(self, script, setup, compute, measured):  # type: ignore[no-untyped-def]
+        took.append(measured)
+        original(self, script, setup, compute, measured)
+
+    learnt.Learnt.worked = worked  # type: ignore[method-assign]
+    began = time.perf_counter()
+    try:
+        report = execute(connection.project, plan, connection.settings)
+    finally:
+        learnt.Learnt.worked = original  # type: ignore[method-assign]
+    seconds = time.perf_counter() - began
+    assert not report.failures, report.failures
+    spent = [t["setup"] + t["restored"] + t["computed"] for t in took]
+    return Measured(plan.seconds, seconds, max(spent), sum(spent) / plan.workers)
+
+
+@contextmanager
+def project(seeds: int, epochs: int = 16) -> Iterator[Path]:
+    """A repository with runs of the training."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+        (root / "p").mkdir()
+        os.chdir(root / "p")
+        subprocess.run(["git", "init", "--quiet"], check=True)
+        Path("train.py").write_text(SCRIPT.replace("range(16)", f"range({epochs})"))
+        environment = {**os.environ, "FLORDB_EPSILON": "1"}
+        from tests.demo.warm import Warm
+        from tests.replay.adversary import Training
+
+        with Warm() as warm:
+            for seed in range(seeds):
+                command = ["train.py", "--kwargs", f"seed={seed}"]
+                warm.start(root / "p", Training(command, environment, "train")).wait()
+        yield root / "p"
+
+
+def scans() -> None:
+    """Each scan twice: the first time the estimate has the run's timings, then it has learnt."""
+    errors: list[float] = []
+    with project(1) as root:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "train.py"], env={**os.environ}, check=True)
+        whole = time.perf_counter() - began
+        print(f"one run of the script by itself: {whole:.2f} s")
+        print(
+            f"{'scan':13} {'again':>5} {'time':>7} {'floor':>7} {'ratio':>6} {'estimated':>9} error"
+        )
+        script = SCRIPT
+        for again in range(3):
+            for name, (after, line, where) in SCANS.items():
+                column = f"h{again}_{name.replace(' ', '_')}"
+                text = script.replace(after, line.replace('"h"', f'"{column}"'))
+                (root / "train.py").write_text(text)
+                with flordb.connect(acquire="always") as connection:
+                    first = connection.execute("SELECT min(tstamp) FROM flor").fetchone()[0]
+                    also = " AND" if where else " WHERE"
+                    query = f"SELECT {column} FROM flor{where}{also} tstamp = '{first}'"
+                    m = measure(connection, query)
+                error = m.estimate / m.seconds - 1
+                if again:
+                    errors.append(abs(error))
+                print(
+                    f"{name:13} {again:5} {m.seconds:6.2f}s {m.floor:6.2f}s "
+                    f"{m.seconds / m.floor:6.2f} {m.estimate:8.2f}s {error:+.0%}"
+                )
+    print(
+        f"estimates, the first round left out (it starts the server): median error "
+        f"{statistics.median(errors):.0%}, largest {max(errors):.0%}"
+    )
+
+
+def versions(counts: tuple[int, ...] = (10, 20, 40)) -> None:
+    """The same validation scan of more and more runs."""
+    with project(max(counts), epochs=4) as root:
+        text = SCRIPT.replace("range(16)", "range(4)")
+        done: list[tuple[int, float]] = []
+        for count in counts:
+            column = f"v{count}"
+            after, line, _ = SCANS["validation"]
+            (root / "train.py").write_text(text.replace(after, line.replace('"h"', f'"{column}"')))
+            with flordb.connect(acquire="always") as connection:
+                stamps = connection.execute(
+                    "SELECT DISTINCT tstamp FROM flor ORDER BY 1"
+                ).fetchall()
+                last = stamps[count - 1][0]
+                m = measure(connection, f"SELECT {column} FROM flor WHERE tstamp <= '{last}'")
+            done.append((count, m.seconds))
+            print(
+                f"{count:4} versions: {m.seconds:6.2f} s, {1000 * m.seconds / count:5.0f} ms each; "
+                f"the workers' own work over the cores {m.workers:6.2f} s "
+                f"({(m.seconds - 1) / m.workers:.2f} x, one second left out); "
+                f"estimated {m.estimate:.2f} s ({m.estimate / m.seconds - 1:+.0%})"
+            )
+
+
+def growth(few: int = 50, many: int = 5000) -> None:
+    """Recording a run and querying a column, with few runs in the project and with many."""
+    text = (
+        'import flordb as flor\nfor e in flor.loop("epoch", range(5)):\n    flor.log("loss", e)\n'
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.chdir(root)
         subprocess.run(["git", "init", "--quiet"], check=True)
-        script = root / "train.py"
-        script.write_text(SCRIPT)
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "train.py"], env={**os.environ, "FLORDB_EPSILON": "1"}, check=True
-        )
-        whole = time.perf_counter() - began
-        print(f"{'the whole run':14} {whole:6.2f} s")
-        for name, (after, line, where) in SCANS.items():
-            script.write_text(SCRIPT.replace(after, after + line))
-            column = line.split('"')[1]
-            with flordb.connect(acquire="always") as connection:
-                query = f"SELECT {column} FROM flor{where}"
-                estimate = connection.plan(query).seconds
+        (root / "train.py").write_text(text)
+        for count in (few, many):
+            _fill(root, count)
+            record, query = [], []
+            with flordb.connect() as connection:
+                connection.execute("SELECT loss FROM flor LIMIT 1").fetchall()
+            for _ in range(5):
                 began = time.perf_counter()
-                rows = len(connection.execute(query).fetchall())
-                seconds = time.perf_counter() - began
+                subprocess.run([sys.executable, "train.py"], check=True)
+                record.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                with flordb.connect() as connection:
+                    newest = "(SELECT max(tstamp) FROM flor)"
+                    rows = connection.execute(
+                        f"SELECT epoch, loss FROM flor WHERE tstamp = {newest}"
+                    ).fetchall()
+                query.append(time.perf_counter() - began)
+                assert len(rows) == 5
             print(
-                f"{name:14} {seconds:6.2f} s  {whole / seconds:5.1f} x faster  "
-                f"estimated {estimate:5.2f} s  {rows} rows"
+                f"{count:5} runs: recording one {statistics.median(record):.2f} s, "
+                f"the newest run's values {1000 * statistics.median(query):.0f} ms"
             )
+
+
+def _fill(root: Path, count: int) -> None:
+    """Copies of one real run's file, each with a start of its own."""
+    subprocess.run([sys.executable, "train.py"], check=True)
+    runs = root / ".flor" / "runs"
+    model = sorted(runs.glob("*.jsonl"))[0]
+    first, _, rest = model.read_text().partition("\n")
+    import json
+
+    header = json.loads(first)
+    for number in range(len(list(runs.glob("*.jsonl"))), count):
+        stamp = f"2020-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000000Z"
+        header["tstamp"] = stamp
+        name = f"{stamp[:19].replace('-', '').replace(':', '')}.000000-{number:06x}.jsonl"
+        (runs / name).write_text(json.dumps(header) + "\n" + rest)
+
+
+def equality() -> None:
+    """Every replayed value of the adversary's workloads beside the truth."""
+    from tests.replay.adversary import WORKLOADS, Warm, build, replay
+
+    names = [p.stem for p in sorted(WORKLOADS.glob("*.py")) if not p.stem.endswith("_lib")]
+    names.remove("clocks")
+    with tempfile.TemporaryDirectory() as folder, Warm() as warm:
+        os.environ |= {"FLORDB_EPSILON": "1000", "XDG_CACHE_HOME": folder + "/cache"}
+        root = Path(folder) / "project"
+        workloads = build(root, names, warm)
+        outcomes, _, _ = replay(root, workloads)
+    equal = sum(outcome.equal for outcome in outcomes.values())
+    statements = sum(len(outcome.scans) for outcome in outcomes.values())
+    wrong = sum(len(outcome.wrong) for outcome in outcomes.values())
+    lacking = sum(len(o.lacking) + len(o.refused) for o in outcomes.values())
+    due = sum(len(v) for w in workloads.values() for v in w.truth.values())
+    print(
+        f"{len(names)} workloads, {statements} statements: {equal} of {due} values "
+        f"equal to the bit, {wrong} contexts wrong, {lacking} lacking or refused"
+    )
+    scans = [scan.rstrip("!") for outcome in outcomes.values() for scan in outcome.scans.values()]
+    print(", ".join(f"{scans.count(scan)} by {scan}" for scan in sorted(set(scans))))
+
+
+def main() -> None:
+    """Run the parts that are named, or all."""
+    parts = {"equality": equality, "scans": scans, "versions": versions, "growth": growth}
+    for name in sys.argv[1:] or parts:
+        print(f"--- {name}")
+        parts[name]()
 
 
 if __name__ == "__main__":
