@@ -17,7 +17,7 @@ from flordb.analysis.walk import Visit
 
 Code = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-_ONLY_LOOKS = frozenset(
+ONLY_LOOKS = frozenset(
     (
         *("print", "len", "range", "sum", "min", "max", "sorted", "any", "all", "abs", "round"),
         *("int", "float", "bool", "str", "list", "dict", "tuple", "set", "frozenset", "format"),
@@ -172,7 +172,7 @@ def _changed(module: Module, part: ast.AST) -> Iterator[str]:
             if isinstance(node.ctx, (ast.Store, ast.Del)):
                 yield from _root(node)
         elif isinstance(node, ast.Call) and module.flor_call(node) is None:
-            if isinstance(node.func, ast.Name) and node.func.id in _ONLY_LOOKS:
+            if isinstance(node.func, ast.Name) and node.func.id in ONLY_LOOKS:
                 continue
             yield from _root(node.func)
             for given in (*node.args, *(k.value for k in node.keywords)):

@@ -4,6 +4,8 @@ why. Planning reads files and git and changes nothing; what it shows is what is 
 
 from __future__ import annotations
 
+import ast
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
@@ -238,6 +241,8 @@ class _Planner:
         parts = parts_of(steps, record, boundaries)
         seconds = parts.seconds(rates)
         notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
+        if computes(patch):
+            notes = (*notes, "the time that the statement itself takes is not known")
         if changed := drift(record.header):
             notes = (*notes, f"packages differ from the run's: {'; '.join(changed)}")
         iterations = steps.iterations
@@ -345,8 +350,6 @@ def _modules(sources: Mapping[str, str], script: str) -> dict[str, str]:
 
 def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
     """The modules that a program imports and that are not the project's own."""
-    import ast
-
     found: set[str] = set()
     for module in program.modules.values():
         for node in ast.walk(module.tree):
@@ -369,6 +372,25 @@ def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, .
     if steps.from_start:
         notes.append("from the first iteration on")
     return tuple(notes)
+
+
+def computes(patch: Patch) -> bool:
+    """Whether the inserted code calls more than `flor.log` and what only looks at a value."""
+    for insertion in patch.insertions:
+        lines = patch.files[insertion.file].splitlines()[insertion.first - 1 : insertion.last]
+        try:
+            tree = ast.parse(textwrap.dedent("\n".join(lines)))
+        except SyntaxError:
+            return True  # a part of a statement
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        if any(_called(call) not in ("log", "item", *ONLY_LOOKS) for call in calls):
+            return True
+    return False
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def observed_lines(insertions: Sequence[Insertion]) -> dict[str, list[tuple[int, int]]]:

@@ -1,0 +1,112 @@
+"""Estimates are made of the run's own timings and of what earlier replays took."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flordb.replay import learnt
+from flordb.replay.cost import Parts, parts_of
+from flordb.replay.plan import as_json
+from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
+from flordb.replay.task import Steps
+from tests.replay.support import acquire, plan
+
+SCRIPT = """
+import flordb as flor
+w = [0]
+for epoch in flor.loop("epoch", range(4)):
+    for step in flor.loop("step", range(3)):
+        w[0] += step
+    flor.log("w", w[0])
+flor.log("end", w[0])
+"""
+BODY = '    flor.log("w", w[0])\n'
+
+
+def _record() -> Recorded:
+    """Four epochs of 10 s, 8 of them in a nested loop, in which snapshots took a second each."""
+    loop = TopLoop("epoch", 0, {0, 1, 2, 3}, dict.fromkeys(range(4), 10.0), end="exhausted")
+    loop.nested = {i: [NestedLoop("step", 0, 8.0, "exhausted")] for i in range(4)}
+    holds = {f"epoch={i}{at}": 0.5 for i in range(4) for at in ("@end", "/step@exit")}
+    loops = {("epoch", 0): loop}
+    return Recorded({}, loops=loops, setup=3.0, rest=5.0, holds=holds)
+
+
+BOUNDARIES = {f"epoch={i}{at}" for i in range(4) for at in ("@end", "/step@exit")} | {"epoch@exit"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "parts"),
+    [
+        (Steps("prefix"), Parts(3.0, 0, 0.0)),
+        (Steps("suffix", before=("epoch",)), Parts(3.0, 1, 5.0)),
+        # The entry's snapshot, then for each epoch but the first the one before it, and the nested.
+        (Steps("validation", loops=("epoch",)), Parts(3.0, 1 + 3 + 4, 4.0)),
+        (Steps("range", loops=("epoch",), run_nested=("step",)), Parts(3.0, 1 + 3, 36.0)),
+        (Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",)), Parts(3, 2, 9)),
+        (Steps("range", loops=("epoch",), from_start=True, go_on=True), Parts(3.0, 1, 41.0)),
+    ],
+)
+def test_parts_of_each_scan(steps, parts) -> None:
+    assert parts_of(steps, _record(), BOUNDARIES) == parts
+
+
+def test_with_few_snapshots_the_iterations_in_between_are_priced() -> None:
+    steps = Steps("range", loops=("epoch",), iterations=(3,), run_nested=("step",))
+    assert parts_of(steps, _record(), {"epoch=0@end"}).compute == 27.0
+    assert parts_of(steps, _record(), set()).compute == 36.0
+
+
+def test_replays_correct_the_rates_of_their_script(tmp_path) -> None:
+    known = learnt.Learnt()
+    took = {"setup": 1.0, "restores": 4, "restored": 2.0, "computed": 30.0}
+    known.worked("train.py", 3.0, 10.0, took)
+    rates = known.rates("train.py", 0.1)
+    assert (rates.setup, rates.restore, rates.speed) == (-2.0, 0.5, 3.0)
+    assert Parts(3.0, 2, 10.0).seconds(rates) == rates.task + 1.0 + 1.0 + 30.0
+    known.worked("train.py", 3.0, 10.0, {**took, "computed": 10.0})
+    assert known.rates("train.py", 0.1).speed == 2.0
+    assert known.rates("other.py", 0.1).restore == 0.1
+    learnt.save(tmp_path, known)
+    assert learnt.load(tmp_path) == known
+
+
+def test_damaged_file_of_corrections_is_as_none(tmp_path) -> None:
+    (tmp_path / "costs.json").write_text('{"unknown": 1}')
+    assert learnt.load(tmp_path) == learnt.Learnt()
+
+
+def test_replay_is_learnt_from_and_the_plan_shows_the_same_numbers(sandbox, monkeypatch) -> None:
+    sandbox.write("train.py", SCRIPT)
+    sandbox.commit()
+    sandbox.run("train.py")
+    sandbox.write("train.py", SCRIPT.replace(BODY, BODY + '    flor.log("h", w[0])\n'))
+    _, before, report = acquire(sandbox, ["h"])
+    assert not report.failures
+    own = json.loads((sandbox.project.store / "costs.json").read_text())
+    assert own["scripts"]["train.py"].keys() >= {"setup", "restore"}
+    monkeypatch.setenv("FLORDB_PRICE_PER_DEVICE_HOUR", "3600")
+    after = plan(sandbox, ["h"])
+    (task,) = after.tasks
+    rates = learnt.load(sandbox.project.store).rates("train.py", 0.0)
+    assert task.seconds == task.parts.seconds(rates)
+    assert after.seconds == after.start_seconds + task.seconds
+    assert after.money == pytest.approx(task.seconds)
+    assert before.money is None
+    shown = as_json(after)
+    assert shown["seconds"] == round(after.seconds, 3)
+    assert shown["tasks"][0]["seconds"] == round(task.seconds, 3)
+    assert not any("not known" in note for note in task.notes)
+
+
+def test_statement_that_calls_something_has_an_unknown_time(sandbox) -> None:
+    sandbox.write("train.py", SCRIPT)
+    sandbox.commit()
+    sandbox.run("train.py")
+    after = BODY + '    flor.log("h", sum(x for x in expensive(w)))\n'
+    text = SCRIPT.replace(BODY, after).replace("w = [0]", "w = [0]\ndef expensive(x): return x")
+    sandbox.write("train.py", text)
+    (task,) = plan(sandbox, ["h"]).tasks
+    assert any("the statement itself takes is not known" in note for note in task.notes)
