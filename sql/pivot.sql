@@ -8,8 +8,8 @@
 -- argument is copied to each place that uses it. `y['field']` stands for `y.field`, which the binder
 -- of table functions takes for a column of a table.
 --
--- The text: for each (name, nest) one scan; names of the same nest are joined on context and
--- occurrence (p<nest>); from the deepest nest up, a nest's rows are joined with those of the nests
+-- The text: for the names that have a column in the table of a nest one scan, for each other (name,
+-- nest) another; those of the same nest are joined on context and occurrence (p<nest>); from the deepest nest up, a nest's rows are joined with those of the nests
 -- below it on the context that they share (r<nest>).
 
 -- How SQL compares identifiers: ASCII letters without their case.
@@ -25,18 +25,69 @@ CREATE OR REPLACE MACRO flor_column(columns, asked, nth) AS coalesce(
     list_filter(columns, lambda e: e['kind'] = 'name' AND e['name'] = asked)[1],
     list_filter(columns, lambda e: e['key'] = flor_key(asked))[1],
     {'kind': 'none', 'id': nth::INTEGER, 'name': asked, 'key': flor_key(asked),
-     'label': asked, 'alias': 'u' || nth, 'expr': '',
+     'label': asked, 'alias': 'u' || nth, 'expr': '', 'column': '',
+     'wide': []::INTEGER[], 'odd': []::INTEGER[],
      'nests': []::INTEGER[], 'over': []::INTEGER[], 'reach': []::INTEGER[]}
 );
 
--- One scan: the values of a name, or the iterations of a loop, in one nest.
+-- One scan: the values of a name in one nest that have no column there.
+CREATE OR REPLACE MACRO flor_odd(nest, e) AS
+    'SELECT ' || nest['scan'] || ', ordinal AS o, true AS m' || e['alias'] || ', ' || e['expr']
+    || ' AS ' || e['alias'] || ' FROM flor_odd_logs WHERE name_id = ' || e['id']
+    || ' AND nest_id = ' || nest['id'];
+
+-- The columns of names, and the iterations of loops, in the table of their nest: all in one scan.
+CREATE OR REPLACE MACRO flor_wide(nest, several) AS
+    'SELECT ' || nest['columns'] || ', ordinal AS o' || array_to_string(list_transform(several,
+        lambda e: CASE WHEN e['kind'] = 'loop' THEN ', ordinal = 0 AS m' || e['alias']
+            ELSE ', n' || e['id'] || ' IS NOT NULL AS m' || e['alias'] || ', ' || e['column']
+                || ' AS ' || e['alias'] END), '')
+    || ' FROM flor_at_' || nest['id'] || CASE
+        WHEN len(list_filter(several, lambda e: e['kind'] = 'loop')) > 0 THEN ' WHERE ordinal = 0 OR '
+        ELSE ' WHERE ' END
+    || 'coalesce(' || array_to_string(list_transform(several,
+        lambda e: CASE WHEN e['kind'] = 'loop' THEN 'NULL' ELSE 'n' || e['id'] END), ', ')
+    || ') IS NOT NULL';
+
+-- The column of a name whose values are texts elsewhere.
+CREATE OR REPLACE MACRO flor_mixed(nest, e) AS
+    'SELECT ' || nest['columns'] || ', ordinal AS o, true AS m' || e['alias'] || ', ' || e['expr']
+    || ' AS ' || e['alias'] || ' FROM (SELECT t.*, CASE s.value_type WHEN 1 THEN CASE WHEN n'
+    || e['id'] || ' <> 0 THEN ''true'' ELSE ''false'' END WHEN 2 THEN n' || e['id']
+    || '::BIGINT::VARCHAR ELSE n' || e['id'] || '::VARCHAR END AS value FROM (SELECT * '
+    || 'EXCLUDE (value) FROM flor_at_' || nest['id'] || ') t JOIN flor_series s '
+    || 'USING (run_id, rank) WHERE s.name_id = ' || e['id'] || ' AND s.nest_id = ' || nest['id']
+    || ' AND n' || e['id'] || ' IS NOT NULL)';
+
+-- Whether a name's values in a nest are nothing but its column.
+CREATE OR REPLACE MACRO flor_is_wide(nest, e) AS
+    e['kind'] = 'loop' OR (NOT list_contains(e['odd'], nest['id']) AND e['column'] <> '');
+
+-- One scan of a name that is more than its column, or that has none.
 CREATE OR REPLACE MACRO flor_scan(nest, e) AS
-    'SELECT ' || nest['scan'] || ', true AS m' || e['alias']
-    || CASE WHEN e['kind'] = 'loop'
-        THEN ', 0::BIGINT AS o FROM flor_loops WHERE nest_id = ' || nest['id']
-        ELSE ', ordinal AS o, ' || e['expr'] || ' AS ' || e['alias']
-            || ' FROM flor_logs WHERE name_id = ' || e['id'] || ' AND nest_id = ' || nest['id']
-       END;
+    CASE WHEN list_contains(e['wide'], nest['id']) THEN
+        CASE WHEN e['column'] = '' THEN flor_mixed(nest, e) ELSE flor_wide(nest, [e]) END
+        || CASE WHEN list_contains(e['odd'], nest['id']) THEN ' UNION ALL BY NAME ' ELSE '' END
+    ELSE '' END
+    || CASE WHEN list_contains(e['odd'], nest['id']) THEN flor_odd(nest, e) ELSE '' END;
+
+-- Many names that are not in columns: DuckDB leaves out the aggregates that a query does not read.
+CREATE OR REPLACE MACRO flor_grouped(nest, several) AS
+    'SELECT ' || nest['regroup'] || ', o' || array_to_string(list_transform(several, lambda e:
+        ', bool_or(name_id = ' || e['id'] || ') AS m' || e['alias'] || ', any_value(' || e['expr']
+        || ') FILTER (WHERE name_id = ' || e['id'] || ') AS ' || e['alias']), '')
+    || ' FROM (SELECT ' || nest['scan'] || ', ordinal AS o, name_id, value, number '
+    || 'FROM flor_logs WHERE nest_id = ' || nest['id'] || ' AND name_id IN ('
+    || array_to_string(list_transform(several, lambda e: e['id']), ', ')
+    || ')) GROUP BY ' || nest['key'] || ', o';
+
+-- All scans for the columns of a nest. With many that have no column in its table there would be
+-- too many joins to plan: these are taken together, with an aggregate each.
+CREATE OR REPLACE MACRO flor_scans(nest, wide, other) AS
+    list_concat(
+        CASE WHEN len(wide) > 0 THEN [flor_wide(nest, wide)] ELSE [] END,
+        CASE WHEN len(other) > 12 THEN [flor_grouped(nest, other)]
+        ELSE list_transform(other, lambda e: flor_scan(nest, e)) END);
 
 -- coalesce() of one column of the scans t1, t2, ...
 CREATE OR REPLACE MACRO flor_first(count, name) AS
@@ -51,37 +102,15 @@ CREATE OR REPLACE MACRO flor_marks(here) AS
     || 'false) IS TRUE';
 
 -- The names of one nest side by side, by full joins of their scans.
-CREATE OR REPLACE MACRO flor_joined(nest, here) AS
+CREATE OR REPLACE MACRO flor_joined(nest, here, scans) AS
+    CASE WHEN len(scans) = 1 THEN scans[1] ELSE
     'SELECT ' || array_to_string(list_transform(
-        list_append(nest['dims'], 'o'), lambda d: flor_first(len(here), d)), ', ')
+        list_append(nest['dims'], 'o'), lambda d: flor_first(len(scans), d)), ', ')
     || array_to_string(list_transform(here, lambda e: ', m' || e['alias']
         || CASE WHEN e['kind'] = 'loop' THEN '' ELSE ', ' || e['alias'] END), '')
-    || ' FROM ' || array_to_string(list_transform(here, lambda e, i:
-        CASE WHEN i = 1 THEN '' ELSE ' FULL JOIN ' END
-        || '(' || flor_scan(nest, e) || ') t' || i
-        || CASE WHEN i = 1 THEN '' ELSE ' USING (' || nest['key'] || ', o)' END), '');
-
--- The same for many names, for which that many joins would be too slow to plan: one aggregate each.
--- DuckDB leaves out those that a query does not read.
-CREATE OR REPLACE MACRO flor_grouped(nest, here) AS
-    'SELECT ' || nest['regroup'] || ', o'
-    || array_to_string(list_transform(here, lambda e:
-        CASE WHEN e['kind'] = 'loop' THEN ', bool_or(name_id IS NULL) AS m' || e['alias']
-        ELSE ', bool_or(name_id = ' || e['id'] || ') AS m' || e['alias']
-            || ', any_value(' || e['expr'] || ') FILTER (WHERE name_id = ' || e['id'] || ') AS '
-            || e['alias'] END), '')
-    || ' FROM (SELECT ' || nest['scan']
-    || ', ordinal AS o, name_id, value, number FROM flor_logs WHERE nest_id = ' || nest['id']
-    || ' AND name_id IN (' || array_to_string(list_transform(here, lambda e:
-        CASE WHEN e['kind'] = 'loop' THEN -1 ELSE e['id'] END), ', ') || ')'
-    || array_to_string(list_transform(
-        list_filter(here, lambda e: e['kind'] = 'loop'), lambda e:
-            ' UNION ALL BY NAME SELECT ' || nest['scan']
-            || ', 0::BIGINT AS o FROM flor_loops WHERE nest_id = ' || nest['id']), '')
-    || ') GROUP BY ' || nest['key'] || ', o';
-
-CREATE OR REPLACE MACRO flor_side_by_side(nest, here) AS
-    CASE WHEN len(here) <= 12 THEN flor_joined(nest, here) ELSE flor_grouped(nest, here) END;
+    || ' FROM ' || array_to_string(list_transform(scans, lambda scan, i:
+        CASE WHEN i = 1 THEN '' ELSE ' FULL JOIN ' END || '(' || scan || ') t' || i
+        || CASE WHEN i = 1 THEN '' ELSE ' USING (' || nest['key'] || ', o)' END), '') END;
 
 CREATE OR REPLACE MACRO flor_values(here) AS
     array_to_string(list_transform(
@@ -199,7 +228,7 @@ CREATE OR REPLACE MACRO flor_levels(states) AS
         })
     });
 
--- Step 5: these columns side by side.
+-- Step 5: the scans of these columns.
 CREATE OR REPLACE MACRO flor_sides(states) AS
     list_transform(states, lambda s: {
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
@@ -208,7 +237,9 @@ CREATE OR REPLACE MACRO flor_sides(states) AS
             'upper': list_filter(
                 l['here'], lambda e: NOT list_contains(e['over'], l['nest']['id'])),
             'lower': list_filter(l['here'], lambda e: list_contains(e['over'], l['nest']['id'])),
-            'side': flor_side_by_side(l['nest'], l['here'])
+            'scans': flor_scans(l['nest'],
+                list_filter(l['here'], lambda e: flor_is_wide(l['nest'], e)),
+                list_filter(l['here'], lambda e: NOT flor_is_wide(l['nest'], e)))
         })
     });
 
@@ -217,7 +248,8 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
     list_transform(states, lambda s: {
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
         'parts': list_transform(s['levels'], lambda l: flor_level(
-            l['nest'], l['below'], l['upper'], l['lower'], l['here'], l['side']))
+            l['nest'], l['below'], l['upper'], l['lower'], l['here'],
+            flor_joined(l['nest'], l['here'], l['scans'])))
     });
 
 -- Step 7: the query for a list of names, NULL for all.

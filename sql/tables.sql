@@ -1,7 +1,9 @@
 -- The tables of the database. It is derived from the run files: whatever is here can be built anew.
 --
--- `logs` and `loops` are the tables of the dissertation's chapter 5. What stands after them in each
--- row is resolved when a run file is taken in, so that no query ever walks `parent_ctx_id`:
+-- `logs` and `loops`, the tables of the dissertation's chapter 5, are views (flordb/store/layout.py)
+-- over a table `flor_at_<nest>` for each nest of loops, and `odd_logs`. What is in them beside the
+-- dissertation's columns is resolved when a run file is taken in, so that no query ever walks
+-- `parent_ctx_id`:
 --   nest_id     which nest of loops the context is in (table `nests`; 0 is outside all loops)
 --   path        the ctx_ids of the context's ancestors from the outermost loop on, and its own
 --   iterations  their iteration indexes
@@ -26,20 +28,20 @@ CREATE TABLE runs (
     pid BIGINT, pid_start VARCHAR, last_seen TIMESTAMP
 );
 
-CREATE TABLE loops (
-    projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, ctx_id BIGINT, parent_ctx_id BIGINT,
-    loop_name VARCHAR, loop_entries BIGINT, loop_iteration BIGINT,
-    loop_value VARCHAR, value_type INTEGER, number DOUBLE, entry BIGINT,
-    run_id INTEGER, rank INTEGER, nest_id INTEGER, path BIGINT[], iterations BIGINT[],
-    file_id INTEGER
-);
-
-CREATE TABLE logs (
+-- Values that have no column in the table of their nest.
+CREATE TABLE odd_logs (
     projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, ctx_id BIGINT,
     value_name VARCHAR, value VARCHAR, value_type INTEGER,
     number DOUBLE, ordinal BIGINT, source VARCHAR, arg VARCHAR,
     run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER,
     path BIGINT[], iterations BIGINT[], file_id INTEGER
+);
+
+-- Of which type, and from which file, the values of one name in one nest of a run are that have a
+-- column.
+CREATE TABLE series (
+    run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER, value_type INTEGER,
+    arg VARCHAR, file_id INTEGER
 );
 
 -- Loop names around a log statement, from the outermost on.
@@ -86,8 +88,7 @@ CREATE TABLE lineage (
 
 CREATE TABLE problems (file VARCHAR, line BIGINT, reason VARCHAR);
 
--- What the pivot reads: a view finds its tables in its own database, so that a user's table `logs`
+-- What the pivot reads: a view finds its tables in its own database, so that a user's table `runs`
 -- in the connection's own schema does not get in its way.
-CREATE VIEW flor_logs AS SELECT * FROM logs;
-CREATE VIEW flor_loops AS SELECT * FROM loops;
 CREATE VIEW flor_runs AS SELECT * FROM runs;
+CREATE VIEW flor_series AS SELECT * FROM series;

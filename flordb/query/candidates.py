@@ -15,6 +15,7 @@ from flordb.analysis.statements import LogStatement
 from flordb.query import facts
 from flordb.query.facts import Columns, Run
 from flordb.query.needs import Needs
+from flordb.query.pivots import relation
 from flordb.query.predicates import Parameters, Part, decidable, merged
 from flordb.query.statement import Reference
 from flordb.replay.plan import Want
@@ -141,11 +142,11 @@ def _holding(
         return {run_id: None for (run_id,) in rows}
     if loop is not None and loop.lower() not in (column.lower() for column in listed):
         listed.append(loop)
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in listed)
+    pivot = relation(connection, listed)
     index = '"' + loop.replace('"', '""') + '"' if loop is not None else "NULL"
     rows = connection.execute(
         f"WITH chosen AS (SELECT projid, tstamp, filename, list(DISTINCT {index}) AS indexes, "
-        f"count(*) > count({index}) AS outside FROM flor_pivot([{names}]) WHERE {condition} "
+        f"count(*) > count({index}) AS outside FROM {pivot} WHERE {condition} "
         "GROUP BY ALL) SELECT DISTINCT run_id, indexes, outside FROM flordb.runs "
         f"JOIN chosen USING (projid, tstamp, filename) WHERE run_id IN ({ids})",
         values or None,

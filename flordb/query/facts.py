@@ -58,17 +58,43 @@ class Columns:
 
 def columns(connection: duckdb.DuckDBPyConnection, statements: Iterable[LogStatement]) -> Columns:
     """Read what was logged from the tables; ``statements`` are those of the code."""
-    loops = {row[0] for row in _rows(connection, "SELECT DISTINCT loop_name FROM flordb.loops")}
+    loops, stored = _stored(connection)
+    virtual: dict[str, list[LogStatement]] = {}
+    for statement in statements:
+        virtual.setdefault(statement.name, []).append(statement)
+    return Columns(loops, stored, {name: tuple(found) for name, found in virtual.items()})
+
+
+Stored = tuple[frozenset[str], dict[str, tuple[tuple[str, ...], ...]]]
+
+
+def _stored(connection: duckdb.DuckDBPyConnection) -> Stored:
+    """The names of loops, and the logged names with their nests."""
+    digest = digest_of(connection)
+    if digest is not None and digest in _known:
+        return _known[digest]
+    loops = {row[0][-1] for row in _rows(connection, "SELECT loops FROM flordb.nests") if row[0]}
     stored = {
         label: tuple(tuple(nest) for nest in nests)
         for label, nests in _rows(connection, "SELECT column_name, nests FROM flordb.names")
     }
-    virtual: dict[str, list[LogStatement]] = {}
-    for statement in statements:
-        virtual.setdefault(statement.name, []).append(statement)
-    return Columns(
-        frozenset(loops), stored, {name: tuple(found) for name, found in virtual.items()}
-    )
+    found = frozenset(loops), stored
+    if digest is not None:
+        while len(_known) >= _MOST_KNOWN:
+            _known.pop(next(iter(_known)))
+        _known[digest] = found
+    return found
+
+
+_MOST_KNOWN = 16
+_known: dict[str, Stored] = {}
+"""By the catalog's digest."""
+
+
+def digest_of(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """The digest of all that the tables say about names, loops and their columns."""
+    rows = _rows(connection, "SELECT value FROM flordb.meta WHERE key = 'catalog'")
+    return rows[0][0] if rows else None
 
 
 @dataclass(frozen=True)
@@ -129,8 +155,10 @@ def attempts(
         done = before.iterations | frozenset(iterations or ())
         found[run_id, name] = Attempt(before.whole or iterations is None, done)
     logged = (
-        "SELECT DISTINCT run_id, value_name, source FROM flordb.logs "
-        "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
+        "SELECT DISTINCT run_id, value_name, source FROM flordb.odd_logs "
+        "WHERE value_name IN (SELECT unnest($1::VARCHAR[])) UNION "
+        "SELECT run_id, name, 'record' FROM flordb.series JOIN flordb.names USING (name_id) "
+        "WHERE name IN (SELECT unnest($1::VARCHAR[]))"
     )
     for run_id, name, source in _rows(connection, logged, [names]):
         if source == "record" or (run_id, name) not in found:
@@ -140,11 +168,12 @@ def attempts(
 
 def iterations(connection: duckdb.DuckDBPyConnection, loop: str) -> dict[int, frozenset[int]]:
     """By run_id, the recorded iterations of a top-level loop."""
+    nests = _rows(connection, "SELECT nest_id FROM flordb.nests WHERE loops = [?]", [loop])
+    if not nests:
+        return {}
     rows = _rows(
         connection,
-        "SELECT l.run_id, list(DISTINCT l.loop_iteration) FROM flordb.loops l "
-        "JOIN flordb.nests n USING (nest_id) WHERE n.loops = [?] GROUP BY l.run_id",
-        [loop],
+        f"SELECT run_id, list(DISTINCT i1) FROM flordb.flor_at_{nests[0][0]} GROUP BY run_id",
     )
     return {run_id: frozenset(found) for run_id, found in rows}
 

@@ -6,18 +6,19 @@ find the runs that lack them, cut by LIMIT; then splice the pivots in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import duckdb
 
 from flordb.analysis.statements import LogStatement
+from flordb.query import pivots
 from flordb.query.candidates import wants_of
 from flordb.query.facts import Columns, columns
 from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, needs_of
 from flordb.query.predicates import Parameters
-from flordb.query.splice import pivot_names, pivot_of, relation_of, spliced, widened
+from flordb.query.splice import alias_of, pivot_names, relation_of, spliced, widened
 from flordb.query.statement import Reference, Statement
 from flordb.replay.plan import Want
 
@@ -42,25 +43,31 @@ def prepare(
     statements of the project's code. Raises UnknownName.
     """
     known = columns(connection, statements)
+
+    def relation(names: Sequence[str]) -> str:
+        return relation_of(names) if statement.lasting else pivots.relation(connection, names)
+
     needs = [(reference, needs_of(reference, known)) for reference in statement.references]
     wants: list[Want] = []
     if not statement.probe:
         for reference, need in needs:
             found = wants_of(connection, reference, need, known, parameters)
-            pivot = relation_of(pivot_names(need, known))
+            pivot = relation(pivot_names(need, known)) if found else ""
             wants.extend(within_limit(connection, reference, pivot, found, parameters))
-    sql = spliced(statement.text, _changes(needs, known), statement.dropped)
+    sql = spliced(statement.text, _changes(needs, known, relation), statement.dropped)
     return Prepared(sql, tuple(wants))
 
 
 def _changes(
-    needs: Sequence[tuple[Reference, Needs]], known: Columns
+    needs: Sequence[tuple[Reference, Needs]],
+    known: Columns,
+    relation: Callable[[Sequence[str]], str] = relation_of,
 ) -> list[tuple[Reference, str]]:
     changes = []
     for reference, need in needs:
         unlisted = [name for name in known.virtual if known.is_new(name)] if need.star else []
         if not need.star:
-            changes.append((reference, pivot_of(reference, pivot_names(need, known))))
+            changes.append((reference, relation(pivot_names(need, known)) + alias_of(reference)))
         elif unlisted:
             changes.append((reference, widened(reference, unlisted)))
     return changes

@@ -22,12 +22,8 @@ def spliced(
     return text
 
 
-def pivot_of(reference: Reference, names: Sequence[str]) -> str:
-    """``flor_pivot([…])`` for a reference, under the name that the statement uses for it."""
-    return relation_of(names) + _alias(reference)
-
-
 def relation_of(names: Sequence[str]) -> str:
+    """The pivot as a call, which whoever reads a view or prepared statement binds anew."""
     quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     return f"flor_pivot([{quoted}])"
 
@@ -35,10 +31,11 @@ def relation_of(names: Sequence[str]) -> str:
 def widened(reference: Reference, names: Sequence[str]) -> str:
     """All stored columns, and these, which have no value anywhere yet."""
     quoted = ", ".join('NULL::DOUBLE AS "' + name.replace('"', '""') + '"' for name in names)
-    return f"(SELECT *, {quoted} FROM flor){_alias(reference)}"
+    return f"(SELECT *, {quoted} FROM flor){alias_of(reference)}"
 
 
-def _alias(reference: Reference) -> str:
+def alias_of(reference: Reference) -> str:
+    """The name that the statement uses for a reference, as it follows a relation."""
     # DESCRIBE, SUMMARIZE, COPY and PIVOT take a relation, but no name for it.
     if reference.has_alias or reference.select is None:
         return ""

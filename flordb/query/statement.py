@@ -65,8 +65,8 @@ class Statement:
     """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
 
     ``explain``: the tree is that of the statement that is to be explained. ``defines``: the view or
-    macro that it makes, in small letters. ``dropped``: the places
-    of ``main.`` in ``main.flor.loss``, which the relation put in for ``flor`` does not have.
+    macro that it makes, in small letters. ``lasting``: its text is kept for later. ``dropped``: the
+    places of ``main.`` in ``main.flor.loss``, which what stands for ``flor`` does not have.
     """
 
     text: str
@@ -75,6 +75,7 @@ class Statement:
     explain: bool = False
     probe: bool = False
     defines: str | None = None
+    lasting: bool = False
     dropped: tuple[tuple[int, int], ...] = ()
 
 
@@ -154,7 +155,8 @@ def parse(sql: str) -> Statement:
     defines = _defined(tree)
     probe = (head is not None and not explain) or _is_probe(tree) or defines is not None
     dropped = tuple(_schemas(tree)) if references else ()
-    return Statement(sql, tree, references, explain, probe, defines, dropped)
+    lasting = defines is not None or (head is not None and not explain)
+    return Statement(sql, tree, references, explain, probe, defines, lasting, dropped)
 
 
 def _defined(tree: exp.Expr) -> str | None:

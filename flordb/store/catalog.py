@@ -20,7 +20,7 @@ from flordb.settings import Settings
 from flordb.store.found import Entry, listing
 from flordb.store.lock import Lock, acquire, holders
 from flordb.store.project import Project
-from flordb.store.refresh import RewrittenError, SyncReport, is_current, take_in
+from flordb.store.refresh import RewrittenError, SyncReport, is_current, is_settled, take_in
 from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, first_row, schema_version
 
 __all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "copy_to", "detach", "sync"]
@@ -96,21 +96,18 @@ def copy_to(project: Project, settings: Settings, target: Path) -> bool:
 
 def put_on_search_path(connection: duckdb.DuckDBPyConnection) -> None:
     """Let names resolve in the attached tables; each cursor of a connection needs it for itself."""
-    own = first_row(
-        connection,
-        "SELECT database_name FROM duckdb_databases() WHERE NOT internal AND path IS NULL "
-        "AND database_name <> ?",
-        CATALOG,
-    )
-    first = f'"{own[0]}".main,' if own else ""
+    if connection not in _own:
+        connection.execute("RESET search_path")
+        _own[connection] = first_row(connection, "SELECT current_database(), current_schema()")
+    database, schema = _own[connection]
+    first = f'"{database}".{schema},' if database != CATALOG else ""
     connection.execute(f"SET search_path = '{first}{CATALOG}.main'")
 
 
 def detach(connection: duckdb.DuckDBPyConnection) -> None:
     """Undo `attach`; the file is free for others. Does nothing where nothing is attached."""
-    if first_row(connection, "SELECT 1 FROM duckdb_databases() WHERE database_name = ?", CATALOG):
-        connection.execute("RESET search_path")
-        connection.execute(f"DETACH {CATALOG}")
+    connection.execute("RESET search_path")
+    connection.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
     lock = _held.pop(connection, None)
     if lock is not None:
         lock.release()
@@ -119,6 +116,10 @@ def detach(connection: duckdb.DuckDBPyConnection) -> None:
 # --- the database file ----------------------------------------------------------------------------
 
 _held: WeakKeyDictionary[duckdb.DuckDBPyConnection, Lock] = WeakKeyDictionary()
+_own: WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, str]] = WeakKeyDictionary()
+"""A connection's own database and schema."""
+_current: dict[Path, tuple[object, object]] = {}
+"""By database, its file's signature and the run files with which it was last up to date."""
 
 
 def _lock_path(project: Project) -> Path:
@@ -229,9 +230,7 @@ def _attach_file(
         return False
     try:
         connection.execute(f"ATTACH {_quoted(project.database)} AS {CATALOG} (READ_ONLY)")
-        if schema_version(connection) == SCHEMA_VERSION and (
-            files is None or is_current(connection, files, settings)
-        ):
+        if _is_usable(connection, project.database, files, settings):
             _held[connection] = lock
             return True
         connection.execute(f"DETACH {CATALOG}")
@@ -239,6 +238,26 @@ def _attach_file(
         connection.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
     lock.release()
     return False
+
+
+def _is_usable(
+    connection: duckdb.DuckDBPyConnection,
+    database: Path,
+    files: dict[str, Entry] | None,
+    settings: Settings,
+) -> bool:
+    """Whether the attached database is of this version and, given a listing, up to date with it."""
+    stat = database.stat()
+    seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns), files
+    if files is not None and _current.get(database) == seen:
+        return True
+    if schema_version(connection) != SCHEMA_VERSION:
+        return False
+    if files is None or not is_current(connection, files, settings):
+        return files is None
+    if is_settled(connection):
+        _current[database] = seen
+    return True
 
 
 def _build(

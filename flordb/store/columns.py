@@ -186,8 +186,6 @@ class Contexts:
         start = _start_of(parent.hash, entry, loop)
         nest = (*parent.nest, loop)
         same = {
-            "parent_ctx_id": parent.id,
-            "loop_name": loop,
             "loop_entries": self._entries.get((line.get("p", 0), loop, entry)),
             "entry": entry,
             "nest_id": self._nest_of(nest),
@@ -237,8 +235,6 @@ class Contexts:
 _TYPES = {
     "seq": pa.int64(),
     "ctx_id": pa.int64(),
-    "parent_ctx_id": pa.int64(),
-    "loop_name": pa.string(),
     "loop_entries": pa.int64(),
     "loop_iteration": pa.int64(),
     "loop_value": pa.string(),
@@ -253,7 +249,7 @@ _TYPES = {
 
 def _columns_of(span: _Span, line: dict[str, Any], same: dict[str, Any]) -> dict[str, Any]:
     count, parent = len(span.ids), span.parent
-    columns = {name: _repeat(value, count, _TYPES[name]) for name, value in same.items()}
+    columns = {name: _filled(name, value, count) for name, value in same.items()}
     columns["seq"] = pa.array(np.arange(span.seq, span.seq + count))
     columns["ctx_id"] = pa.array(span.ids)
     columns["loop_iteration"] = pa.array(span.iterations)
@@ -278,11 +274,21 @@ def _repeat(value: Any, count: int, type_: pa.DataType) -> pa.Array:
     return pa.repeat(pa.scalar(clean(value) if isinstance(value, str) else value, type_), count)
 
 
+_INTEGERS = {"loop_entries": "i8", "value_type": "i4", "entry": "i8", "nest_id": "i4"}
+
+
+def _filled(name: str, value: Any, count: int) -> Any:
+    """A column of contexts that has one value."""
+    if value is not None and name in _INTEGERS:
+        return np.full(count, value, _INTEGERS[name])
+    return _repeat(value, count, _TYPES[name])
+
+
 def _loop_values(line: dict[str, Any], iterations: np.ndarray) -> dict[str, pa.Array]:
     count = len(iterations)
     if "r" not in line:
         same = _loop_value(line)
-        return {name: _repeat(value, count, _TYPES[name]) for name, value in same.items()}
+        return {name: _filled(name, value, count) for name, value in same.items()}
     start, step = line["r"]
     if max(abs(start), abs(step), int(abs(iterations).max())) < 2**31:
         numbers = pa.array(start + step * iterations)
@@ -291,7 +297,7 @@ def _loop_values(line: dict[str, Any], iterations: np.ndarray) -> dict[str, pa.A
         values = [start + step * index for index in iterations.tolist()]
         value = pa.array(list(map(str, values)), pa.string())
         number = pa.array([float(value) for value in values], pa.float64())
-    kinds = _repeat(INT, count, pa.int32())
+    kinds = _filled("value_type", INT, count)
     return {"loop_value": value, "value_type": kinds, "number": number}
 
 
@@ -336,7 +342,7 @@ def log_columns(
     """The values of a run file. ``name_of`` numbers names; ``problem`` hears what is left out."""
     pieces: list[_Values] = []
     single = _Singles(name_of)
-    for place, line in enumerate(file.lines):
+    for line in file.lines:
         if line["k"] == "log":
             context = found.get(line.get("c", 0))
             if context is None:
@@ -348,23 +354,23 @@ def log_columns(
             if rows is None:
                 problem(f"values of {line['n']!r} without their contexts")
                 continue
-            numerals = file.numerals.get(place)
-            if numerals is not None:
+            if "y" not in line and set(map(type, line["v"])) == {float}:
                 pieces += single.taken()
-                pieces.append(_floats(name_of(line["n"]), rows, numerals, line["v"]))
+                pieces.append(_floats(name_of(line["n"]), rows, line["v"]))
                 continue
             for row, each in zip(rows.tolist(), take_apart(line), strict=True):
                 single.add(each, row)
     return _joined([*pieces, *single.taken()])
 
 
-def _floats(name: int, rows: np.ndarray, numerals: list[str], values: list[float]) -> _Values:
+def _floats(name: int, rows: np.ndarray, values: list[float]) -> _Values:
+    """Values whose texts are those of their numbers."""
     count = len(values)
     return _Values(
         name,
         rows,
-        pa.array(numerals, pa.string()),
-        _repeat(FLOAT, count, pa.int32()),
+        pa.nulls(count, pa.string()),
+        pa.array(np.full(count, FLOAT, np.int32)),
         pa.array(values, pa.float64()),
         pa.nulls(count, pa.string()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +17,28 @@ class Entry:
     """A run file as it lies there: on disk, or only in git (``blob``)."""
 
     name: str
-    path: Path
+    place: str
     disk_size: int = 0
     mtime_ns: int = 0
     blob: str | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
 
 def listing(project: Project) -> dict[str, Entry]:
     """The project's run files by name (without ``.gz``), in the order of time."""
     found: dict[str, Entry] = {}
-    try:
-        paths = sorted(project.runs.iterdir())
-    except OSError:
-        paths = []
-    for path in paths:
-        name = _plain(path.name)
+    for entry in _files(project.runs):
+        name = _plain(entry.name)
         # While a file is being compressed, both are there; the plain one is whole.
-        if path.suffixes[-1:] in ([".jsonl"], [".gz"]) and name not in found:
+        if entry.name.endswith((".jsonl", ".gz")) and name not in found:
             try:
-                stat = path.stat()
+                stat = entry.stat()
             except OSError:
                 continue
-            found[name] = Entry(name, path, stat.st_size, stat.st_mtime_ns)
+            found[name] = Entry(name, entry.path, stat.st_size, stat.st_mtime_ns)
     if project.has_git:
         from flordb.store import history
 
@@ -48,8 +49,16 @@ def listing(project: Project) -> dict[str, Entry]:
         for file, blob in blobs.items():
             name = _plain(file)
             if name not in found:
-                found[name] = Entry(name, project.runs / file, blob=blob)
+                found[name] = Entry(name, str(project.runs / file), blob=blob)
     return dict(sorted(found.items()))
+
+
+def _files(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _plain(file: str) -> str:

@@ -17,9 +17,22 @@ from typing import Any
 import pyarrow as pa
 
 from flordb.errors import RunFileError
+from flordb.store import layout
 from flordb.store.columns import Contexts, clean, log_columns, run_hash, texts
 from flordb.store.names import BOOL as BOOLEAN
-from flordb.store.names import EXACT, FLOAT, INT64, INT128, NESTED, NULLS, OTHER, REPEATED, TEXT
+from flordb.store.names import (
+    EXACT,
+    FLOAT,
+    INT64,
+    INT128,
+    NESTED,
+    NULLS,
+    ODD,
+    OTHER,
+    REPEATED,
+    TEXT,
+    WIDE,
+)
 from flordb.store.runfile import NULL, RunFile
 
 Identity = tuple[str, datetime, str]
@@ -114,8 +127,6 @@ _SCHEMAS = {
         [
             ("seq", pa.int64()),
             ("ctx_id", pa.int64()),
-            ("parent_ctx_id", pa.int64()),
-            ("loop_name", pa.string()),
             ("loop_entries", pa.int64()),
             ("loop_iteration", pa.int64()),
             ("loop_value", pa.string()),
@@ -500,9 +511,8 @@ _INCOMING_LOGS = """
     JOIN names n USING (name_id) LEFT JOIN incoming_contexts c USING (seq)"""
 
 _INCOMING_LOOPS = """
-    SELECT f.projid, f.tstamp, f.filename, c.ctx_id, c.parent_ctx_id, c.loop_name, c.loop_entries,
-        c.loop_iteration, c.loop_value, c.value_type, c.number, c.entry, f.run_id, f.rank,
-        c.nest_id, c.path, c.iterations, c.file_id
+    SELECT c.ctx_id, c.loop_entries AS entries, c.loop_value AS value, c.value_type AS type,
+        c.number, c.entry, f.run_id, f.rank, c.nest_id, c.path, c.iterations, c.file_id
     FROM incoming_contexts c JOIN incoming_files f USING (file_id)"""
 
 # `better` is true where the incoming row i stands before the row t that is there, of file f.
@@ -513,28 +523,36 @@ _SAME = (
 )
 
 
-def insert(db: Any, batch: Batch, kinds: Kinds, fresh: bool) -> None:
+def insert(db: Any, batch: Batch, kinds: Kinds, fresh: bool, again: Iterable[int] = ()) -> None:
     """Put a batch into the tables of a DuckDB connection, within its transaction.
 
-    Parameters: ``fresh``: no row of these runs and ranks is there, and no value is there twice.
+    Parameters: ``fresh``: no row of these runs and ranks is there, and no value is there twice;
+    ``again``: files that have been taken in before, of which nothing is to stay.
     """
+    nests = {id_: loops for loops, id_ in batch.numbers.nests.items()}
     for table in ("files", "runs", "contexts", "logs", *OWNED, "problems"):
         db.register(f"incoming_{table}", batch.table(table))
     try:
         _new_names(db, batch.numbers)
         _runs(db)
+        layout.delete(db, again, nests)
+        _add_loop_kinds(db, kinds)
         if fresh:
-            db.execute(f"INSERT INTO loops {_INCOMING_LOOPS} ORDER BY c.nest_id, c.seq")
-            db.execute(f"INSERT INTO logs {_INCOMING_LOGS} ORDER BY l.name_id, l.seq, l.ordinal")
+            tables = layout.Rows(*(batch.table(name) for name in ("files", "contexts", "logs")))
+            left = layout.insert(db, tables, nests, kinds.names)
+            db.unregister("incoming_logs")
+            db.register("incoming_logs", left)
+            if len(left):
+                db.execute(f"INSERT INTO odd_logs {_INCOMING_LOGS} ORDER BY l.name_id, l.seq")
         else:
-            _merge_loops(db)
-            _merge_logs(db)
+            _merge_loops(db, nests)
+            _merge_logs(db, nests, kinds)
+        _add_kinds(db, kinds)
         for table in OWNED:
             _replace_owned(db, table)
         db.execute("DELETE FROM problems WHERE file IN (SELECT file FROM incoming_files)")
         db.execute("DELETE FROM problems WHERE file IN (SELECT file FROM incoming_problems)")
         db.execute("INSERT INTO problems SELECT * FROM incoming_problems")
-        _add_kinds(db, kinds)
     finally:
         for table in ("files", "runs", "contexts", "logs", *OWNED, "problems"):
             db.unregister(f"incoming_{table}")
@@ -569,40 +587,61 @@ def _runs(db: Any) -> None:
     )
 
 
-def _merge_loops(db: Any) -> None:
+def _merge_loops(db: Any, nests: Mapping[int, tuple[str, ...]]) -> None:
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT l.*, f.source, f.file "
         f"FROM ({_INCOMING_LOOPS}) l JOIN incoming_files f USING (file_id) "
         "QUALIFY row_number() OVER (PARTITION BY ctx_id ORDER BY f.source, f.file) = 1"
     )
-    db.execute(
-        "DELETE FROM loops t USING incoming i, files f "
-        f"WHERE t.ctx_id = i.ctx_id AND f.file_id = t.file_id AND {_BETTER}"
-    )
-    db.execute(
-        "UPDATE loops t SET loop_entries = i.loop_entries FROM incoming i WHERE "
-        "t.ctx_id = i.ctx_id AND t.loop_entries IS NULL AND i.loop_entries IS NOT NULL"
-    )
-    db.execute(
-        "INSERT INTO loops SELECT * EXCLUDE (source, file) FROM incoming i "
-        "WHERE NOT EXISTS (FROM loops t WHERE t.ctx_id = i.ctx_id) ORDER BY nest_id, path"
-    )
+    found = db.execute("SELECT DISTINCT nest_id FROM incoming ORDER BY ALL").fetchall()
+    for (nest,) in found:
+        depth, table = len(nests[nest]), layout.table_of(nest)
+        layout.create(db, nest, depth)
+        same = f"i.nest_id = {nest} AND t.c{depth} = i.ctx_id"
+        db.execute(
+            f"DELETE FROM {table} t USING incoming i, files f "
+            f"WHERE {same} AND f.file_id = t.file_id AND {_BETTER}"
+        )
+        db.execute(
+            f"UPDATE {table} t SET entries = i.entries FROM incoming i WHERE {same} "
+            "AND t.entries IS NULL AND i.entries IS NOT NULL"
+        )
+        path = ", ".join(
+            f"{of}[{level}] AS {kind}{level}"
+            for kind, of in (("c", "path"), ("i", "iterations"))
+            for level in range(1, depth + 1)
+        )
+        db.execute(
+            f"INSERT INTO {table} BY NAME SELECT run_id, rank, 0 AS ordinal, entry, entries, type, "
+            f"number, value, file_id, {path} FROM incoming i WHERE nest_id = {nest} "
+            f"AND NOT EXISTS (FROM {table} t WHERE {same}) ORDER BY path"
+        )
 
 
-def _merge_logs(db: Any) -> None:
+def _merge_logs(db: Any, nests: Mapping[int, tuple[str, ...]], kinds: Kinds) -> None:
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT l.*, f.file "
         f"FROM ({_INCOMING_LOGS}) l JOIN incoming_files f USING (file_id) "
         "QUALIFY row_number() OVER (PARTITION BY l.run_id, l.rank, ctx_id, name_id, ordinal "
         "ORDER BY l.source, f.file) = 1"
     )
+    # What has a column there is a run's own, which stands before all else.
+    for name, nest in db.execute("SELECT DISTINCT name_id, nest_id FROM incoming").fetchall():
+        if kinds.names.get((name, nest), 0) & WIDE:
+            depth = len(nests[nest])
+            context = f"AND t.c{depth} = i.ctx_id" if depth else ""
+            db.execute(
+                f"DELETE FROM incoming i USING {layout.table_of(nest)} t WHERE t.run_id = i.run_id "
+                f"AND t.rank = i.rank AND i.name_id = {name} AND i.nest_id = {nest} {context} "
+                f"AND t.ordinal = i.ordinal AND t.n{name} IS NOT NULL"
+            )
     db.execute(
-        f"DELETE FROM logs t USING incoming i, files f "
+        f"DELETE FROM odd_logs t USING incoming i, files f "
         f"WHERE f.file_id = t.file_id AND {_SAME} AND {_BETTER}"
     )
     db.execute(
-        "INSERT INTO logs SELECT * EXCLUDE (file) FROM incoming i "
-        f"WHERE NOT EXISTS (FROM logs t WHERE {_SAME}) ORDER BY name_id, ordinal"
+        "INSERT INTO odd_logs SELECT * EXCLUDE (file) FROM incoming i "
+        f"WHERE NOT EXISTS (FROM odd_logs t WHERE {_SAME}) ORDER BY name_id, ordinal"
     )
 
 
@@ -612,13 +651,17 @@ def _replace_owned(db: Any, table: str) -> None:
 
 
 def _add_kinds(db: Any, kinds: Kinds) -> None:
+    """Note which kinds of value came that have no column."""
     rows = db.execute(
         f"SELECT l.name_id, coalesce(c.nest_id, 0), bit_or(bits) FROM (SELECT *, {_BITS} "
         f"| CASE WHEN ordinal > 0 THEN {REPEATED} ELSE 0 END AS bits FROM incoming_logs) l "
         "LEFT JOIN incoming_contexts c USING (seq) GROUP BY ALL"
     ).fetchall()
     for name, nest, bits in rows:
-        kinds.names[name, nest] = kinds.names.get((name, nest), 0) | bits
+        kinds.names[name, nest] = kinds.names.get((name, nest), 0) | bits | ODD
+
+
+def _add_loop_kinds(db: Any, kinds: Kinds) -> None:
     rows = db.execute(
         f"SELECT nest_id, bit_or({_BITS} | CASE WHEN value_type <> {NULL} AND "
         f"(value_type <> 2 OR number <> loop_iteration) THEN {OTHER} ELSE 0 END) "

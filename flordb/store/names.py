@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 # Kinds of values, bits of the columns `bits` in `name_kinds` and `loop_kinds`.
-BOOL, EXACT, INT64, INT128, FLOAT, TEXT, NESTED, OTHER, NULLS, REPEATED = (
-    1 << bit for bit in range(10)
+BOOL, EXACT, INT64, INT128, FLOAT, TEXT, NESTED, OTHER, NULLS, REPEATED, WIDE, ODD = (
+    1 << bit for bit in range(12)
 )
 """EXACT: an integer that a double holds exactly. OTHER: an iteration's value that is not its index.
-NULLS: None. REPEATED: the name occurs more than once in a context."""
+NULLS: None. REPEATED: the name occurs more than once in a context. WIDE: there are values in a
+column of the nest's table. ODD: there are values in `odd_logs`."""
 
 DIMENSIONS = ("projid", "tstamp", "filename", "rank")
 
@@ -64,6 +65,16 @@ def reading(bits: int) -> str:
     if type_ == "HUGEINT" and bits & BOOL:
         return "CASE WHEN value IN ('true', 'false') THEN number::HUGEINT ELSE value::HUGEINT END"
     return _READ[type_]
+
+
+def reading_column(bits: int, column: str) -> str:
+    """The same for a name's column in the table of a nest; empty where the text is needed."""
+    type_ = sql_type(bits)
+    if type_ == "DOUBLE":
+        return column
+    if type_ == "BOOLEAN":
+        return f"{column} <> 0"
+    return f"{column}::{type_}" if type_ in ("BIGINT", "HUGEINT") else ""
 
 
 def _bigint(bits: int) -> str:
@@ -126,9 +137,14 @@ def catalog(
                 for label in (loop["label"], loop["value_label"])
             ),
             *(
-                _column(
-                    "name", n.id, n.name, labels[n.id], f"n{n.id}", reading(n.bits), n.kinds, up
-                )
+                {
+                    **_column(
+                        "name", n.id, n.name, labels[n.id], f"n{n.id}", reading(n.bits), n.kinds, up
+                    ),
+                    "wide": sorted(nest for nest, bits in n.kinds.items() if bits & WIDE),
+                    "odd": sorted(nest for nest, bits in n.kinds.items() if bits & ODD),
+                    "column": reading_column(n.bits, f"n{n.id}"),
+                }
                 for n in names
             ),
         ],
@@ -148,6 +164,9 @@ STRUCTURE = {
             "label": "VARCHAR",
             "alias": "VARCHAR",
             "expr": "VARCHAR",
+            "column": "VARCHAR",
+            "wide": ["INTEGER"],
+            "odd": ["INTEGER"],
             "nests": ["INTEGER"],
             "over": ["INTEGER"],
             "reach": ["INTEGER"],
@@ -161,6 +180,7 @@ STRUCTURE = {
             "keys": ["VARCHAR"],
             "key": "VARCHAR",
             "scan": "VARCHAR",
+            "columns": "VARCHAR",
             "regroup": "VARCHAR",
         }
     ],
@@ -277,6 +297,9 @@ def _column(
         "label": label,
         "alias": alias,
         "expr": expr,
+        "column": "",
+        "wide": at if kind == "loop" else [],
+        "odd": [],
         "nests": at,
         # A loop's column never stands on rows of its own: it is no value.
         "over": sorted({a for nest in at for a in up[nest][:-1]}) if kind == "name" else [],
@@ -288,22 +311,23 @@ def _nest(
     nest: int, up: list[int], by_level: Mapping[int, dict[str, Any]], ranked: bool
 ) -> dict[str, Any]:
     run = ["run_id", "rank"] if ranked else ["run_id"]
-    scans = [(name, name) for name in run]
+    scans = [(name, name, name) for name in run]
     for level, at in enumerate(up[1:], start=1):
         loop = by_level[at]
-        scans.append((f"c{level}", f"path[{level}]"))
-        scans.append((f"l{loop['id']}", f"iterations[{level}]"))
+        scans.append((f"c{level}", f"path[{level}]", f"c{level}"))
+        scans.append((f"l{loop['id']}", f"iterations[{level}]", f"i{level}"))
         if loop["join"]:
-            scans.append((f"k{loop['id']}", f"path[{level}]"))
+            scans.append((f"k{loop['id']}", f"path[{level}]", f"c{level}"))
     keys = [f"c{len(up) - 1}"] if len(up) > 1 else run
     return {
         "id": nest,
         "parent": up[-2] if len(up) > 1 else -1,
-        "dims": [name for name, _ in scans],
+        "dims": [name for name, _, _ in scans],
         "keys": keys,
         "key": ", ".join(keys),
-        "scan": ", ".join(name if name == of else f"{of} AS {name}" for name, of in scans),
+        "scan": ", ".join(name if name == of else f"{of} AS {name}" for name, of, _ in scans),
+        "columns": ", ".join(name if name == of else f"{of} AS {name}" for name, _, of in scans),
         "regroup": ", ".join(
-            name if name in keys else f"any_value({name}) AS {name}" for name, _ in scans
+            name if name in keys else f"any_value({name}) AS {name}" for name, _, _ in scans
         ),
     }

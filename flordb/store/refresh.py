@@ -167,10 +167,16 @@ def _taken(
     mtime = entry.mtime_ns / 1e9 if entry.blob is None else None
     taken = ingest.Taken(file, entry.name, file_id, run_id, identity, False, mtime)
     place = (run_id, taken.rank)
-    if place in progress.ranks or file.is_replay:
+    if file.is_replay or (place in progress.ranks and not _is_alone(entry, place, progress)):
         return taken
     progress.ranks.add(place)
     return replace(taken, fresh=True)
+
+
+def _is_alone(entry: Entry, place: tuple[int, int], progress: _Progress) -> bool:
+    """Whether all that is known of a run and rank is from an earlier state of this file."""
+    of_run = {name for name, k in progress.known.items() if (k.run_id, k.rank) == place}
+    return of_run == {entry.name}
 
 
 class _Writer:
@@ -182,10 +188,13 @@ class _Writer:
 
     def _start(self) -> None:
         self.batch = ingest.Batch(self.progress.numbers)
+        self.again: list[int] = []
         self.entries: dict[str, tuple[Entry, _Known]] = {}
 
     def add(self, entry: Entry, lines: bytes, taken: ingest.Taken) -> None:
         """Take in a run file."""
+        if entry.name in self.progress.known:
+            self.again.append(taken.file_id)
         self.batch.add(taken)
         kind = taken.file.header["k"]
         self._note(entry, lines, taken.file_id, kind, taken.run_id, taken.rank)
@@ -227,7 +236,7 @@ class _Writer:
         self.db.execute("BEGIN")
         try:
             self._write_files()
-            ingest.insert(self.db, self.batch, self.progress.kinds, self.fresh)
+            ingest.insert(self.db, self.batch, self.progress.kinds, self.fresh, self.again)
             self.db.execute("COMMIT")
         except BaseException:
             self.db.execute("ROLLBACK")
@@ -264,15 +273,25 @@ _FILES = pa.schema(
 )
 
 
+_UNSETTLED = (
+    "file IS NOT NULL AND (state IS NULL OR state NOT IN ('finished', 'failed', 'killed', 'lost') "
+    "OR (state IN ('killed', 'lost') AND ended IS NOT NULL))"
+)
+
+
+def is_settled(db: duckdb.DuckDBPyConnection) -> bool:
+    """Whether no run's state can change while its run file stays as it is."""
+    query = f"SELECT count(*) FROM {CATALOG}.runs WHERE {_UNSETTLED}"
+    return bool(db.execute(query).fetchall() == [(0,)])
+
+
 def _changed_states(
     db: duckdb.DuckDBPyConnection, settings: Settings
 ) -> list[tuple[int, int, str]]:
     """(run_id, rank, state) of the runs whose state is no longer the one in the table."""
     rows = db.execute(
         "SELECT run_id, rank, state, ended IS NOT NULL, status, error, host, pid, pid_start, "
-        f"last_seen FROM {CATALOG}.runs WHERE file IS NOT NULL AND (state IS NULL OR "
-        "state NOT IN ('finished', 'failed', 'killed', 'lost') OR "
-        "(state IN ('killed', 'lost') AND ended IS NOT NULL))"
+        f"last_seen FROM {CATALOG}.runs WHERE {_UNSETTLED}"
     ).fetchall()
     changed = []
     for run_id, rank, before, ended, status, error, host, pid, pid_start, last_seen in rows:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 from xxhash import xxh3_128_hexdigest
 
-from flordb.store import ingest, names
+from flordb.store import ingest, layout, names
 
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
@@ -40,7 +40,7 @@ def create(db: duckdb.DuckDBPyConnection) -> None:
     content = names.catalog({0: ()}, [], {}, False)
     db.execute(names.macro(content))
     db.execute(script("pivot.sql") or "")
-    _describe(db, content)
+    _describe(db, content, {0: ()}, {})
     db.execute("COMMIT")
 
 
@@ -74,7 +74,11 @@ def redescribe(
     db.execute("BEGIN")
     _write_kinds(db, kinds)
     _write_names(db, found, nests, content)
-    _describe(db, content)
+    wide: dict[int, list[int]] = {}
+    for (name_id, nest), bits in kinds.names.items():
+        if bits & names.WIDE:
+            wide.setdefault(nest, []).append(name_id)
+    _describe(db, content, nests, wide)
     db.execute("INSERT OR REPLACE INTO meta VALUES ('catalog', ?)", [digest])
     db.execute("COMMIT")
 
@@ -123,8 +127,17 @@ def _write_names(
     db.unregister("incoming_names")
 
 
-def _describe(db: duckdb.DuckDBPyConnection, content: dict[str, Any]) -> None:
-    """Define what ``flor_pivot`` knows, and the view ``flor``."""
+def _describe(
+    db: duckdb.DuckDBPyConnection,
+    content: dict[str, Any],
+    nests: dict[int, tuple[str, ...]],
+    wide: dict[int, list[int]],
+) -> None:
+    """Define ``logs``, ``loops``, what ``flor_pivot`` knows, and the view ``flor``."""
+    for nest, loops in nests.items():
+        layout.create(db, nest, len(loops))
+    for statement in layout.views(nests, wide):
+        db.execute(statement)
     db.execute(names.macro(content))
     (text,) = db.execute("SELECT flor_pivot_sql(NULL)").fetchall()[0]
     db.execute(f"CREATE OR REPLACE VIEW flor AS {text}")
