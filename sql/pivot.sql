@@ -37,11 +37,14 @@ CREATE OR REPLACE MACRO flor_odd(nest, e) AS
     || ' AND nest_id = ' || nest['id'];
 
 -- The columns of names, and the iterations of loops, in the table of their nest: all in one scan.
-CREATE OR REPLACE MACRO flor_wide(nest, several) AS
+-- `marked`: whether it must be said which of them a row has.
+CREATE OR REPLACE MACRO flor_wide(nest, several, marked) AS
     'SELECT ' || nest['columns'] || ', ordinal AS o' || array_to_string(list_transform(several,
-        lambda e: CASE WHEN e['kind'] = 'loop' THEN ', ordinal = 0 AS m' || e['alias']
-            ELSE ', n' || e['id'] || ' IS NOT NULL AS m' || e['alias'] || ', ' || e['column']
-                || ' AS ' || e['alias'] END), '')
+        lambda e: CASE WHEN NOT marked THEN ''
+            WHEN e['kind'] = 'loop' THEN ', ordinal = 0 AS m' || e['alias']
+            ELSE ', n' || e['id'] || ' IS NOT NULL AS m' || e['alias'] END
+            || CASE WHEN e['kind'] = 'loop' THEN ''
+            ELSE ', ' || e['column'] || ' AS ' || e['alias'] END), '')
     || ' FROM flor_at_' || nest['id'] || CASE
         WHEN len(list_filter(several, lambda e: e['kind'] = 'loop')) > 0 THEN ' WHERE ordinal = 0 OR '
         ELSE ' WHERE ' END
@@ -66,7 +69,7 @@ CREATE OR REPLACE MACRO flor_is_wide(nest, e) AS
 -- One scan of a name that is more than its column, or that has none.
 CREATE OR REPLACE MACRO flor_scan(nest, e) AS
     CASE WHEN list_contains(e['wide'], nest['id']) THEN
-        CASE WHEN e['column'] = '' THEN flor_mixed(nest, e) ELSE flor_wide(nest, [e]) END
+        CASE WHEN e['column'] = '' THEN flor_mixed(nest, e) ELSE flor_wide(nest, [e], true) END
         || CASE WHEN list_contains(e['odd'], nest['id']) THEN ' UNION ALL BY NAME ' ELSE '' END
     ELSE '' END
     || CASE WHEN list_contains(e['odd'], nest['id']) THEN flor_odd(nest, e) ELSE '' END;
@@ -83,9 +86,10 @@ CREATE OR REPLACE MACRO flor_grouped(nest, several) AS
 
 -- All scans for the columns of a nest. With many that have no column in its table there would be
 -- too many joins to plan: these are taken together, with an aggregate each.
-CREATE OR REPLACE MACRO flor_scans(nest, wide, other) AS
+CREATE OR REPLACE MACRO flor_scans(nest, wide, other, marked) AS
     list_concat(
-        CASE WHEN len(wide) > 0 THEN [flor_wide(nest, wide)] ELSE [] END,
+        CASE WHEN len(wide) > 0 THEN [flor_wide(nest, wide, marked OR len(other) > 0)]
+        ELSE [] END,
         CASE WHEN len(other) > 12 THEN [flor_grouped(nest, other)]
         ELSE list_transform(other, lambda e: flor_scan(nest, e)) END);
 
@@ -239,7 +243,8 @@ CREATE OR REPLACE MACRO flor_sides(states) AS
             'lower': list_filter(l['here'], lambda e: list_contains(e['over'], l['nest']['id'])),
             'scans': flor_scans(l['nest'],
                 list_filter(l['here'], lambda e: flor_is_wide(l['nest'], e)),
-                list_filter(l['here'], lambda e: NOT flor_is_wide(l['nest'], e)))
+                list_filter(l['here'], lambda e: NOT flor_is_wide(l['nest'], e)),
+                len(list_filter(l['here'], lambda e: list_contains(e['over'], l['nest']['id']))) > 0)
         })
     });
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flordb.errors import warn
 from flordb.query.errors import BudgetExceeded
-from flordb.replay.execute import Progress, Report, execute
-from flordb.replay.plan import Plan, Want
+from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store.project import Project
+
+if TYPE_CHECKING:
+    from flordb.replay.execute import Progress, Report
+    from flordb.replay.plan import Plan
 
 _MOST_SHOWN = 5
 
@@ -45,6 +49,8 @@ def acquire(
     progress: Callable[[Progress], None] | None,
 ) -> Report:
     """Carry out a plan, and warn of what could not be had and of what came out differently."""
+    from flordb.replay.execute import execute
+
     report = execute(project, plan, settings, progress)
     tell(report)
     return report

@@ -18,7 +18,7 @@ from flordb.query.needs import Needs
 from flordb.query.pivots import relation
 from flordb.query.predicates import Parameters, Part, decidable, merged
 from flordb.query.statement import Reference
-from flordb.replay.plan import Want
+from flordb.replay.want import Want
 
 Iterations = frozenset[int] | None
 """Indexes of a top-level loop; None for all of the run."""

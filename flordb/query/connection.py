@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -31,14 +31,16 @@ from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
 from flordb.query.progress import progress_bar
 from flordb.query.result import Result
-from flordb.query.sharing import acquire as _acquire
 from flordb.query.statement import Statement
-from flordb.replay.execute import Progress
-from flordb.replay.plan import Plan, Want, make_plan
+from flordb.replay.want import Want
 from flordb.settings import Settings, seconds_of
 from flordb.store import catalog
 from flordb.store.project import Project, find_project
 from flordb.udfs import register as register_functions
+
+if TYPE_CHECKING:
+    from flordb.replay.execute import Progress
+    from flordb.replay.plan import Plan
 
 
 def connect(
@@ -135,9 +137,9 @@ class Connection(Cursor):
                 reading = self._with_views(parsed)
                 if any(each.references for each in reading):
                     wants = self._wants(reading, parameters)
-                    plans.append(make_plan(self.project, wants, self.settings))
+                    plans.append(self._make_plan(wants))
         if not plans:
-            return Plan((), (), 0.0, self.settings.workers)
+            return self._make_plan([])
         return plans[-1]
 
     def explain(self, sql: str, parameters: Parameters = None) -> str:
@@ -279,12 +281,21 @@ class Connection(Cursor):
             warn("nothing is acquired within a transaction; end it first")
         return not self._in_transaction
 
+    # All that replays need is imported when it is needed: most queries lack nothing.
+
+    def _make_plan(self, wants: Sequence[Want]) -> Plan:
+        from flordb.replay.plan import make_plan
+
+        return make_plan(self.project, wants, self.settings)
+
     def _acquire(self, wants: Sequence[Want], chosen: Settings, stop: threading.Event) -> None:
+        from flordb.query.sharing import acquire
+
         if self._progress is not None:
-            reports = _acquire(self.project, wants, chosen, self._progress, stop)
+            reports = acquire(self.project, wants, chosen, self._progress, stop)
         else:
             with progress_bar() as show:
-                reports = _acquire(self.project, wants, chosen, show, stop)
+                reports = acquire(self.project, wants, chosen, show, stop)
         for report in reports:
             tell(report)
 
@@ -296,7 +307,7 @@ class Connection(Cursor):
             acted = replace(parsed, probe=False)
             prepared = self._prepare(acted, parameters)
             wants = self._wants(self._with_views(acted), parameters, prepared)
-            text = describe(make_plan(self.project, wants, self.settings))
+            text = describe(self._make_plan(wants))
             result = self._query(prepared.sql, parameters, frame)
         rows = [("acquisition_plan", text)]
         if result is not None:

@@ -26,12 +26,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from flordb.errors import FlorError
 from flordb.query.explain import describe
-from flordb.replay.plan import Plan
+
+if TYPE_CHECKING:
+    from flordb.replay.plan import Plan
 
 
 class Warning(duckdb.Warning):  # type: ignore[misc]

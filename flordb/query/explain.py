@@ -6,8 +6,11 @@ All read the plan that will be carried out, so that what is shown is what is don
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from flordb.replay.plan import Plan
+if TYPE_CHECKING:
+    from flordb.replay.plan import Plan
+
 
 _MOST_ROWS = 20
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flordb.query.explain import HEADER, headline, rows
 from flordb.query.result import Result
-from flordb.replay.plan import Plan
+
+if TYPE_CHECKING:
+    from flordb.replay.plan import Plan
 
 _MOST_ROWS = 50
 _MOST_COLUMNS = 200

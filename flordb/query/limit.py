@@ -17,7 +17,7 @@ from sqlglot import exp
 from flordb.query.facts import DIMENSIONS
 from flordb.query.predicates import Parameters, printed
 from flordb.query.statement import Reference
-from flordb.replay.plan import Want
+from flordb.replay.want import Want
 
 _OTHER_CLAUSES = ("group", "having", "qualify", "distinct", "joins", "laterals", "windows", "with_")
 

@@ -20,7 +20,7 @@ from flordb.query.needs import Needs, needs_of
 from flordb.query.predicates import Parameters
 from flordb.query.splice import alias_of, pivot_names, relation_of, spliced, widened
 from flordb.query.statement import Reference, Statement
-from flordb.replay.plan import Want
+from flordb.replay.want import Want
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flordb.replay.execute import Progress
+if TYPE_CHECKING:
+    from flordb.replay.execute import Progress
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import duckdb
 
 from flordb.query.acquire import check_budget
 from flordb.replay.execute import Progress, Report, execute
-from flordb.replay.plan import Plan, Want, make_plan
+from flordb.replay.plan import Plan, make_plan
+from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store.project import Project
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from flordb.errors import GitError, warn
 from flordb.replay.checks import doubtful
-from flordb.replay.plan import Refused, Task, Want
+from flordb.replay.plan import Refused, Task
+from flordb.replay.want import Want
 from flordb.store import history
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project

@@ -8,7 +8,6 @@ import ast
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,29 +25,12 @@ from flordb.replay.learnt import Rates
 from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
+from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store import history
 from flordb.store.project import Project
 from flordb.store.runfile import RunFile, read_run
 from flordb.store.snapshots import Manifest, SnapshotStore
-
-
-@dataclass(frozen=True)
-class Want:
-    """Values that a query lacks, of one run.
-
-    ``file``: the run file's name; ``iterations``: the indexes of the top-level loop that are
-    wanted, None for all.
-    """
-
-    run_id: int
-    projid: str
-    tstamp: datetime
-    filename: str
-    file: str
-    version: str | None
-    names: tuple[str, ...]
-    iterations: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
