@@ -135,6 +135,27 @@ CREATE OR REPLACE MACRO flor_inner(nest, here, side) AS
     || ' FROM (' || side || ') p FULL JOIN u' || nest['id'] || ' u USING ('
     || nest['key'] || '))';
 
+-- The runs in which one of these has a value inside a loop.
+CREATE OR REPLACE MACRO flor_runs_with(below) AS
+    array_to_string(list_transform(below, lambda e:
+        CASE WHEN e['kind'] = 'loop' THEN array_to_string(list_transform(e['nests'], lambda n:
+            'SELECT run_id, rank FROM flor_at_' || n), ' UNION ALL ')
+        ELSE 'SELECT run_id, rank FROM flor_series WHERE nest_id <> 0 AND name_id = ' || e['id']
+            || ' UNION ALL SELECT run_id, rank FROM flor_odd_logs WHERE nest_id <> 0 AND name_id = '
+            || e['id'] END), ' UNION ALL ');
+
+-- The same outside all loops, where no full join is needed: an inner join with the few runs is the
+-- fastest there is, and which runs have no row below is known without looking at the rows.
+CREATE OR REPLACE MACRO flor_outermost(nest, here, below, side) AS
+    'r0 AS NOT MATERIALIZED (SELECT u.*' || flor_values(here) || ' FROM (SELECT s.run_id, s.rank'
+    || flor_values(here) || ' FROM flor_runs s LEFT JOIN (' || side || ') p USING (' || nest['key']
+    || ')) p JOIN u0 u USING (' || nest['key'] || ') UNION ALL BY NAME SELECT '
+    || array_to_string(list_transform(nest['dims'], lambda d: 'p.' || d), ', ')
+    || flor_values(here) || ' FROM (' || side || ') p WHERE NOT EXISTS (FROM ('
+    || flor_runs_with(below) || ') b WHERE '
+    || array_to_string(list_transform(nest['keys'], lambda k: 'b.' || k || ' = p.' || k), ' AND ')
+    || '))';
+
 -- The same where `lower`, some of its names, have values further below too: these do not repeat
 -- there but stand on rows of their own, beside the names that share their context and occurrence.
 CREATE OR REPLACE MACRO flor_split(nest, upper, lower, here, side) AS
@@ -154,11 +175,12 @@ CREATE OR REPLACE MACRO flor_below(nest, below, twice) AS
     || array_to_string(list_transform(below, lambda b: 'FROM r' || b['id']), ' UNION ALL BY NAME ')
     || '), ';
 
-CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here, side) AS
+CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here, inside, side) AS
     CASE WHEN len(below) = 0 THEN flor_leaf(nest, here, side)
     ELSE flor_below(nest, below, len(lower) > 0)
         || CASE WHEN len(here) = 0 THEN
             'r' || nest['id'] || ' AS NOT MATERIALIZED (FROM u' || nest['id'] || ')'
+        WHEN len(lower) = 0 AND nest['id'] = 0 THEN flor_outermost(nest, here, inside, side)
         WHEN len(lower) = 0 THEN flor_inner(nest, here, side)
         ELSE flor_split(nest, upper, lower, here, side) END
     END;
@@ -254,6 +276,7 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
         'parts': list_transform(s['levels'], lambda l: flor_level(
             l['nest'], l['below'], l['upper'], l['lower'], l['here'],
+            list_filter(s['columns'], lambda e: len(e['reach']) > 1),
             flor_joined(l['nest'], l['here'], l['scans'])))
     });
 
