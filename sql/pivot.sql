@@ -145,16 +145,22 @@ CREATE OR REPLACE MACRO flor_runs_with(below) AS
             || e['id'] END), ' UNION ALL ');
 
 -- The same outside all loops, where no full join is needed: an inner join with the few runs is the
--- fastest there is, and which runs have no row below is known without looking at the rows.
+-- fastest there is, and which runs have no row below is known without looking at the rows. These
+-- rows have the dimensions of their runs already.
 CREATE OR REPLACE MACRO flor_outermost(nest, here, below, side) AS
-    'r0 AS NOT MATERIALIZED (SELECT u.*' || flor_values(here) || ' FROM (SELECT s.run_id, s.rank'
-    || flor_values(here) || ' FROM flor_runs s LEFT JOIN (' || side || ') p USING (' || nest['key']
-    || ')) p JOIN u0 u USING (' || nest['key'] || ') UNION ALL BY NAME SELECT '
+    'r0 AS NOT MATERIALIZED (SELECT p.projid, p.tstamp, p.filename, u.*' || flor_values(here)
+    || ' FROM (SELECT s.projid, s.tstamp, s.filename, s.run_id, s.rank' || flor_values(here)
+    || ' FROM flor_runs s LEFT JOIN (' || side || ') p USING (' || nest['key']
+    || ')) p JOIN u0 u USING (' || nest['key']
+    || ') UNION ALL BY NAME SELECT s.projid, s.tstamp, s.filename, '
     || array_to_string(list_transform(nest['dims'], lambda d: 'p.' || d), ', ')
-    || flor_values(here) || ' FROM (' || side || ') p WHERE NOT EXISTS (FROM ('
-    || flor_runs_with(below) || ') b WHERE '
+    || flor_values(here) || ' FROM (' || side || ') p JOIN flor_runs s USING (' || nest['key']
+    || ') WHERE NOT EXISTS (FROM (' || flor_runs_with(below) || ') b WHERE '
     || array_to_string(list_transform(nest['keys'], lambda k: 'b.' || k || ' = p.' || k), ' AND ')
     || '))';
+
+CREATE OR REPLACE MACRO flor_is_outermost(nest, below, lower, here) AS
+    nest['id'] = 0 AND len(below) > 0 AND len(lower) = 0 AND len(here) > 0;
 
 -- The same where `lower`, some of its names, have values further below too: these do not repeat
 -- there but stand on rows of their own, beside the names that share their context and occurrence.
@@ -180,15 +186,17 @@ CREATE OR REPLACE MACRO flor_level(nest, below, upper, lower, here, inside, side
     ELSE flor_below(nest, below, len(lower) > 0)
         || CASE WHEN len(here) = 0 THEN
             'r' || nest['id'] || ' AS NOT MATERIALIZED (FROM u' || nest['id'] || ')'
-        WHEN len(lower) = 0 AND nest['id'] = 0 THEN flor_outermost(nest, here, inside, side)
+        WHEN flor_is_outermost(nest, below, lower, here)
+            THEN flor_outermost(nest, here, inside, side)
         WHEN len(lower) = 0 THEN flor_inner(nest, here, side)
         ELSE flor_split(nest, upper, lower, here, side) END
     END;
 
--- The relation for columns with values somewhere; `parts` are those of WITH.
-CREATE OR REPLACE MACRO flor_rows(ranked, parts, loops, columns) AS
-    'WITH ' || array_to_string(parts, ', ') || ' SELECT s.projid, s.tstamp, s.filename'
-    || CASE WHEN ranked THEN ', s.rank' ELSE '' END
+-- The relation for columns with values somewhere; `parts` are those of WITH, and `named` says
+-- whether the rows have the dimensions of their runs.
+CREATE OR REPLACE MACRO flor_rows(ranked, parts, named, loops, columns) AS
+    'WITH ' || array_to_string(parts, ', ') || ' SELECT projid, tstamp, filename'
+    || CASE WHEN ranked THEN ', r.rank' ELSE '' END
     || array_to_string(list_transform(loops, lambda l:
         ', r.l' || l['id'] || ' AS ' || flor_quoted(l['label']) || ', ' || l['value'] || ' AS '
         || flor_quoted(l['value_label'])), '')
@@ -196,8 +204,9 @@ CREATE OR REPLACE MACRO flor_rows(ranked, parts, loops, columns) AS
         list_filter(columns, lambda e: e['kind'] <> 'loop'), lambda e: ', '
         || CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE 'r.' || e['alias'] END
         || ' AS ' || flor_quoted(e['label'])), '')
-    || ' FROM r0 r JOIN flor_runs s USING (run_id' || CASE WHEN ranked THEN ', rank' ELSE '' END
-    || ')' || array_to_string(list_transform(loops, lambda l: l['join']), '');
+    || ' FROM r0 r' || CASE WHEN named THEN '' ELSE ' JOIN flor_runs s USING (run_id'
+        || CASE WHEN ranked THEN ', rank' ELSE '' END || ')' END
+    || array_to_string(list_transform(loops, lambda l: l['join']), '');
 
 -- The relation for columns without any value: a row a run if no column was asked for, else none.
 CREATE OR REPLACE MACRO flor_bare(ranked, columns) AS
@@ -274,6 +283,8 @@ CREATE OR REPLACE MACRO flor_sides(states) AS
 CREATE OR REPLACE MACRO flor_parts(states) AS
     list_transform(states, lambda s: {
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'named': len(list_filter(s['levels'], lambda l:
+            flor_is_outermost(l['nest'], l['below'], l['lower'], l['here']))) > 0,
         'parts': list_transform(s['levels'], lambda l: flor_level(
             l['nest'], l['below'], l['upper'], l['lower'], l['here'],
             list_filter(s['columns'], lambda e: len(e['reach']) > 1),
@@ -286,7 +297,7 @@ CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
         flor_parts(flor_sides(flor_levels(flor_involved(flor_distinct(
             flor_meant([flor_catalog()], names::VARCHAR[]), names::VARCHAR[]))))),
         lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s['ranked'], s['columns'])
-            ELSE flor_rows(s['ranked'], s['parts'], s['loops'], s['columns']) END
+            ELSE flor_rows(s['ranked'], s['parts'], s['named'], s['loops'], s['columns']) END
     )[1];
 
 CREATE OR REPLACE MACRO flor_pivot(names) AS TABLE FROM query(flor_pivot_sql(names));
