@@ -8,6 +8,7 @@ process ever holds the database while its user thinks. Tables that you create ar
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -243,6 +244,7 @@ class Connection(Cursor):
         # Acquire until planning finds nothing more: a LIMIT may need further runs.
         asked: set[tuple[int, str, int | None]] = set()
         while True:
+            since = time.monotonic()
             with self._lock, self._attached():
                 prepared = self._prepare(parsed, parameters)
                 wants = without(self._wants(reading, parameters, prepared), asked)
@@ -252,7 +254,7 @@ class Connection(Cursor):
                     return result
             if stop.is_set():
                 raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
-            self._acquire(wants, chosen, stop)
+            self._acquire(wants, chosen, stop, since)
 
     def _run_others(
         self, sql: str, parameters: Parameters, frame: FrameType | None
@@ -288,14 +290,16 @@ class Connection(Cursor):
 
         return make_plan(self.project, wants, self.settings)
 
-    def _acquire(self, wants: Sequence[Want], chosen: Settings, stop: threading.Event) -> None:
+    def _acquire(
+        self, wants: Sequence[Want], chosen: Settings, stop: threading.Event, since: float
+    ) -> None:
         from flordb.query.sharing import acquire
 
         if self._progress is not None:
-            reports = acquire(self.project, wants, chosen, self._progress, stop)
+            reports = acquire(self.project, wants, chosen, self._progress, stop, since)
         else:
             with progress_bar() as show:
-                reports = acquire(self.project, wants, chosen, show, stop)
+                reports = acquire(self.project, wants, chosen, show, stop, since)
         for report in reports:
             tell(report)
 

@@ -7,6 +7,7 @@ bringing waits for that job; who gives up (Ctrl-C, `interrupt`) stops it only if
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from flordb.store.project import Project
 
 _TICK_SECONDS = 0.05
 _STOPPING_SECONDS = 10.0
+_KEPT_SECONDS = 60.0
 
 Key = tuple[str, str, int | None]
 """A run's file, a name, and an iteration of the main loop; None for all of the run."""
@@ -42,6 +44,7 @@ class _Job:
         self.report: Report | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
+        self.ended = 0.0
         self.stopped = False
         arguments = (project, plan, settings)
         threading.Thread(target=self._run, args=arguments, name="flordb-acquire").start()
@@ -52,12 +55,17 @@ class _Job:
         except BaseException as error:
             self.error = error
         finally:
+            self.ended = time.monotonic()
             self.done.set()
 
     def _note(self, progress: Progress) -> None:
         self.latest = progress
         if self.stopped:
             raise _Stopped
+
+    def brought(self, since: float) -> bool:
+        """Whether it has brought its values, and after that time."""
+        return self.done.is_set() and self.report is not None and self.ended >= since
 
     def wait(self, progress: Callable[[Progress], None] | None, stop: threading.Event) -> Report:
         """The job's report, once it is done. Raises what the job raised."""
@@ -91,10 +99,11 @@ class _Desk:
         wants: Sequence[Want],
         settings: Settings,
         stop: threading.Event,
+        since: float,
     ) -> list[_Job]:
         """The jobs that bring what is wanted, where need be a new one. Raises BudgetExceeded."""
         with self._one_plans(stop):
-            jobs, rest = self._under_way(wants)
+            jobs, rest = self._under_way(wants, since)
             try:
                 if rest:
                     plan = make_plan(project, rest, settings)
@@ -115,19 +124,25 @@ class _Desk:
         finally:
             self._planning.release()
 
-    def _under_way(self, wants: Sequence[Want]) -> tuple[list[_Job], list[Want]]:
-        """The jobs that bring some of it, and what none of them brings."""
+    def _under_way(self, wants: Sequence[Want], since: float) -> tuple[list[_Job], list[Want]]:
+        """The jobs that bring some of it, or since brought it, and what none of them brings."""
         joined: list[_Job] = []
         rest: list[Want] = []
         with self._lock:
-            self._jobs = [job for job in self._jobs if not (job.stopped or job.done.is_set())]
+            kept = min(since, time.monotonic() - _KEPT_SECONDS)
+            self._jobs = [
+                job
+                for job in self._jobs
+                if job.brought(kept) or not (job.stopped or job.done.is_set())
+            ]
+            serving = [job for job in self._jobs if job.brought(since) or not job.done.is_set()]
             for want in wants:
                 left: dict[tuple[int | None, ...], list[str]] = {}
                 for name in want.names:
                     bringing = {
                         key: job
                         for key in _keys(want, name)
-                        for job in self._jobs
+                        for job in serving
                         if key in job.keys or (key[0], name, None) in job.keys
                     }
                     joined += [job for job in bringing.values() if job not in joined]
@@ -153,7 +168,7 @@ class _Desk:
         with self._lock:
             for job in jobs:
                 job.waiting -= 1
-                job.stopped = job.stopped or job.waiting == 0
+                job.stopped = job.stopped or (job.waiting == 0 and not job.done.is_set())
         for job in jobs:
             if job.stopped:
                 job.done.wait(_STOPPING_SECONDS)
@@ -181,16 +196,19 @@ def acquire(
     settings: Settings,
     progress: Callable[[Progress], None] | None,
     stop: threading.Event,
+    since: float | None = None,
 ) -> list[Report]:
     """Have wants replayed, by jobs that are under way or by a new one; returns when all are done.
 
-    Parameters: ``progress``, called in this thread; ``stop``, ends the waiting when it is set.
+    Parameters: ``progress``, called in this thread; ``stop``, ends the waiting when it is set;
+    ``since``, when (`time.monotonic`) it was looked up what is lacking (None: just now).
     Raises BudgetExceeded where the new job would cost more than the settings allow,
     duckdb.InterruptException when stopped.
     """
     with _desks_lock:
         desk = _desks.setdefault(project.root.resolve(), _Desk())
-    jobs = desk.ask(project, wants, settings, stop)
+    moment = time.monotonic() if since is None else since
+    jobs = desk.ask(project, wants, settings, stop, moment)
     try:
         return [job.wait(progress, stop) for job in jobs]
     finally:

@@ -7,6 +7,7 @@ runs it itself, the PostgreSQL protocol's sessions in read-only transactions.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -71,13 +72,15 @@ class Engine:
             return self._explained(parsed, client.settings)
         asked: set[tuple[int, str, int | None]] = set()
         while True:
+            # What is served may be that old.
+            since = time.monotonic() - client.settings.serve_refresh_seconds
             prepared = self._prepare(parsed)
             wants = without(prepared.wants, asked)
             if not wants or client.settings.acquire == "never":
                 return prepared.sql
             with mapped():
                 reports = acquire(
-                    self.project, wants, client.settings, client.progress, client.stop
+                    self.project, wants, client.settings, client.progress, client.stop, since
                 )
             self.database.refresh(0)
             for text in _said(reports):

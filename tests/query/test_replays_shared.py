@@ -23,8 +23,10 @@ for epoch in flor.loop("epoch", range(2)):
     flor.log("acc", lr * epoch)
 """
 LATER = """\
-time.sleep({seconds})
-flor.log("late", lr * 2)
+def slowly(value):
+    time.sleep({seconds})
+    return value * 2
+flor.log("late", slowly(lr))
 """
 
 pytestmark = pytest.mark.slow
