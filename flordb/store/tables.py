@@ -15,7 +15,7 @@ from flordb.store import ingest, layout, names
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 def first_row(db: duckdb.DuckDBPyConnection, query: str, *parameters: Any) -> Any:
