@@ -338,7 +338,9 @@ def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                # What is imported from a package may be a module of it.
                 found.add(node.module)
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
     own = {Path(path).stem for path in sources} | {Path(path).parts[0] for path in sources}
     return {name for name in found if name.partition(".")[0] not in (*own, "__future__")}
 

@@ -5,12 +5,12 @@ and writes what it logs to the replay file.
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from flordb import kwargs, session
@@ -116,10 +116,11 @@ def _become(job: Job) -> None:
 def _forget_modules(project: str) -> None:
     """Forget modules of the project's own that a library has imported before: they are not the
     version's. An environment in the project's folder is none of its own code."""
-    importlib.invalidate_caches()
+    for folder in [f for f in sys.path_importer_cache if f.startswith(project.rstrip(os.sep))]:
+        del sys.path_importer_cache[folder]
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file is None or not file.startswith(project) or name.startswith("flordb"):
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if not isinstance(file, str) or not file.startswith(project) or name.startswith("flordb"):
             continue
         if "site-packages" not in Path(file).parts and not file.startswith(sys.prefix + os.sep):
             del sys.modules[name]
