@@ -93,7 +93,7 @@ def test_parts_of_a_run_give_what_the_whole_gives(sandbox, monkeypatch) -> None:
     ("code", "reasons"),
     [
         ("__import__('ctypes').string_at(0)", ("signal 11", "Fatal Python error: Segmentation")),
-        ("os.kill(os.getpid(), 9)", ("signal 9",)),
+        ("os.kill(int(os.readlink('/proc/self')), 9)", ("signal 9",)),
         ("(print('my last words', file=__import__('sys').stderr, flush=True), os._exit(3))",
          ("status 3", "my last words")),
     ],
@@ -151,7 +151,7 @@ def test_what_the_progress_raises_stops_all_and_keeps_complete_iterations(
 def test_interrupt_at_the_terminal_ends_all_workers(sandbox, tmp_path) -> None:
     mark = tmp_path / "pid"
     _record(sandbox)
-    wait = f"(open({str(mark)!r}, 'w').write(str(os.getpid())), time.sleep(60))"
+    wait = f"(open({str(mark)!r}, 'w').write(os.readlink('/proc/self')), time.sleep(60))"
     _look(sandbox, f'flor.log("h", {wait})')
     command = [sys.executable, "-m", "flordb", "replay", "--yes", "h"]
     client = subprocess.Popen(
@@ -217,12 +217,14 @@ def test_library_that_starts_threads_on_import_is_left_to_the_workers(
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
     )
-    (library / "plain.py").write_text("import os\nimporter = os.getpid()\n")
+    (library / "plain.py").write_text(
+        "import os\nimporter = os.getpid()\ndef elsewhere(): return importer != os.getpid()\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(library))
     sandbox.environment["PYTHONPATH"] = str(library)
     text = SCRIPT.replace("import flordb as flor", "import plain, threaded, flordb as flor")
     _record(sandbox, text)
-    _look(sandbox, 'flor.log("h", plain.importer != os.getpid())', text)
+    _look(sandbox, 'flor.log("h", plain.elsewhere())', text)
     values, _, report = acquire(sandbox, ["h"])
     assert not report.failures
     assert all(value == [True] for value in values.values())  # imported once, in the server
