@@ -5,6 +5,7 @@ and writes what it logs to the replay file.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import time
