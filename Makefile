@@ -25,7 +25,8 @@ demo: $(STAMP)
 
 test: $(STAMP) $(DUCKDB15)
 	$(PY) -m pytest -q
-	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q tests/store tests/query tests/serve
+	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q tests/store tests/query \
+		tests/serve/test_guard.py tests/serve/test_psycopg.py
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

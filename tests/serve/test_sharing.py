@@ -16,7 +16,7 @@ from psycopg import errors
 
 from tests.conftest import Sandbox
 from tests.serve.support import Served, connected, in_shell, needs_quack, served
-from tests.support import make_sandbox
+from tests.support import copied, make_sandbox
 
 pytestmark = pytest.mark.slow
 
@@ -35,15 +35,20 @@ for epoch in flor.loop("epoch", range(3)):
 LINE = "        weight += 1\n"
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Sandbox:
-    """A run of two seconds, of which each step must be run again for ``inside`` and ``other``."""
-    place = make_sandbox(tmp_path)
+@pytest.fixture(scope="module")
+def trained_slowly(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    place = make_sandbox(tmp_path_factory.mktemp("slow"))
     place.write("train.py", SLOW)
     place.run("train.py")
     more = '        flor.log("inside", weight * 2)\n        flor.log("other", weight * 3)\n'
     place.write("train.py", SLOW.replace(LINE, LINE + more))
     return place
+
+
+@pytest.fixture
+def slow(trained_slowly: Sandbox, tmp_path: Path) -> Sandbox:
+    """A run of two seconds, of which each step must be run again for ``inside`` and ``other``."""
+    return copied(trained_slowly, tmp_path)
 
 
 def replays(place: Sandbox) -> list[Path]:
