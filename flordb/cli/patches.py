@@ -24,6 +24,8 @@ def patches(project: Project, plan: Plan) -> Iterator[str]:
         seen.add((version, task.names))
         old = history.read_sources(project.root, version)
         yield click.style(f"{task.want.tstamp} {', '.join(task.names)}", bold=True)
+        for note in task.patch.notes:
+            yield click.style(f"  {note}", dim=True)
         for path, text in sorted(task.patch.files.items()):
             before = old.get(path, "").splitlines()
             lines = difflib.unified_diff(before, text.splitlines(), path, path, lineterm="", n=2)

@@ -22,6 +22,11 @@ from flordb.cli import OVER_BUDGET, options
 @click.option(
     "--isolated", is_flag=True, help="Replay each run with the packages that it had (pip or uv)."
 )
+@click.option(
+    "--at",
+    metavar="FILE:LINE@VERSION",
+    help="Where NAMES are logged in a version that lacks them; kept for next time.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(
     names: str,
@@ -31,12 +36,17 @@ def command(
     workers: int | None,
     on: str | None,
     isolated: bool,
+    at: str | None,
     yes: bool,
 ) -> None:
     """Replay the runs that lack NAMES (separated by commas) and for which WHERE holds.
 
     Shows the plan and asks before it begins. Where nobody can be asked it goes on within the
     budget, and otherwise ends with exit code 3.
+
+    Where flor does not know where a statement belongs in an old version, it says so; --at is your
+    own answer: the statement goes before the line's statement, or after the one above an empty
+    line. It holds for all versions in which the file reads the same.
 
     \b
     Example:
@@ -46,13 +56,17 @@ def command(
     from flordb.query.connection import connect
     from flordb.query.explain import describe
     from flordb.query.progress import progress_bar
+    from flordb.replay.choices import keep_choice
 
-    listed = ", ".join('"' + n.strip().replace('"', '""') + '"' for n in names.split(","))
+    wanted = [name.strip() for name in names.split(",")]
+    listed = ", ".join('"' + n.replace('"', '""') + '"' for n in wanted)
     query = f"SELECT {listed} FROM flor" + (f" WHERE {where}" if where else "")
     with connect(project, budget=budget, workers=workers) as connection:
         chosen = connection.settings
         isolated = isolated or chosen.isolated
         connection.settings = replace(chosen, on=on or chosen.on, isolated=isolated)
+        if at is not None:
+            keep_choice(connection.project, wanted, at)
         plan = connection.plan(query)
         click.echo(describe(plan), err=True)
         if not plan.tasks and not plan.refusals:

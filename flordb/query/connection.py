@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from flordb import settings as _settings
-from flordb.analysis.statements import log_statements
 from flordb.errors import ProjectError, warn
 from flordb.query import errors
 from flordb.query import statement as _statement
@@ -33,6 +32,7 @@ from flordb.query.predicates import Parameters
 from flordb.query.progress import progress_bar
 from flordb.query.result import Result
 from flordb.query.statement import Statement
+from flordb.replay.choices import statements_with_choices
 from flordb.replay.want import Want
 from flordb.settings import Settings, seconds_of
 from flordb.store import catalog
@@ -323,7 +323,7 @@ class Connection(Cursor):
     def _prepare(self, parsed: Statement, parameters: Parameters) -> Prepared:
         if not parsed.references:
             return Prepared(parsed.text, ())
-        statements = log_statements(self.project.root)
+        statements = statements_with_choices(self.project)
         return prepare(self._duckdb, parsed, statements, parameters)
 
     def _wants(

@@ -18,11 +18,12 @@ from flordb.analysis.statements import LogStatement, statements_of
 from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, pool, schedule
 from flordb.replay.checks import Tolerances
+from flordb.replay.choices import chosen, mixed, read_choices
 from flordb.replay.cost import Parts, default_restore, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
 from flordb.replay.learnt import Rates
-from flordb.replay.propagate import Insertion, Patch, Refusal, Site, merge, propagate_all
+from flordb.replay.propagate import Insertion, Matcher, Patch, Refusal, Site, merge
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
 from flordb.replay.want import Want
@@ -118,7 +119,9 @@ class _Planner:
         self._newest: dict[str, str] | None = None
         self._statements: dict[str, tuple[LogStatement, ...]] = {}
         self._old: dict[str, dict[str, str]] = {}
-        self._patches: dict[tuple[str, str, tuple[str, ...]], tuple[Patch | Refusal, ...]] = {}
+        self._matchers: dict[tuple[str, str], Matcher] = {}
+        self._patches: dict[tuple[str, str, str], Patch | Refusal] = {}
+        self._choices = read_choices(project)
         self._records: dict[str, Recorded] = {}
 
     def plan(self, want: Want) -> tuple[list[Task], list[Refused]]:
@@ -151,20 +154,31 @@ class _Planner:
             return Refusal(
                 f"no statement that {want.filename} reaches logs {name!r} in the working tree"
             )
-        sites = tuple(Site(s.file, s.lineno) for s in found)
         old = self.old(version)
         if want.filename not in old:
             raise ReplayError(f"the version {version[:10]} has no {want.filename}")
         self.imports |= third_party(Program(old, want.filename), old)
-        key = (version, want.filename, (name,))
+        key = (version, want.filename, name)
         if key not in self._patches:
-            self._patches[key] = propagate_all(
-                _modules(old, want.filename), _modules(self.newest(), want.filename), sites
-            )
-        patches = self._patches[key]
-        placed = [patch for patch in patches if isinstance(patch, Patch)]
+            self._patches[key] = self._placed(want.filename, version, name, found)
+        return self._patches[key]
+
+    def _placed(
+        self, script: str, version: str, name: str, statements: Sequence[LogStatement]
+    ) -> Patch | Refusal:
+        """The statements that log a name, in a version: those of them that have a place there."""
+        old = self.old(version)
+        matcher = self._matchers.get((version, script))
+        if matcher is None:
+            matcher = Matcher(_modules(old, script), _modules(self.newest(), script))
+            self._matchers[version, script] = matcher
+        at = chosen(self._choices, name, old)
+        answers = [matcher.propagate(Site(s.file, s.lineno), at=at) for s in statements]
+        placed = [answer for answer in answers if isinstance(answer, Patch)]
         if not placed:
-            return next(patch for patch in patches if isinstance(patch, Refusal))
+            reason = next(a.reason for a in answers if isinstance(a, Refusal))
+            where = "" if at else f"; to choose: flordb replay {name} --at FILE:LINE@{version[:10]}"
+            return Refusal(reason + where)
         return placed[0] if len(placed) == 1 else merge(old, placed)
 
     def _group(
@@ -257,8 +271,8 @@ class _Planner:
             was, now = (_notes(each, record, boundaries) for each in (steps, own))
             said = dict(zip(was, now, strict=False))
             notes = tuple(said.get(note, note) for note in task.notes)
-            chosen = replace(task, steps=own, iterations=part, notes=notes, seconds=cost(part))
-            found.append(replace(chosen, parts=parts_of(own, record, boundaries)))
+            smaller = replace(task, steps=own, iterations=part, notes=notes, seconds=cost(part))
+            found.append(replace(smaller, parts=parts_of(own, record, boundaries)))
         return found or [task]
 
     def start(self) -> float:
@@ -273,7 +287,7 @@ class _Planner:
 
     def statements(self, script: str) -> tuple[LogStatement, ...]:
         if script not in self._statements:
-            self._statements[script] = statements_of(self.newest(), script)
+            self._statements[script] = mixed(statements_of(self.newest(), script), self._choices)
         return self._statements[script]
 
     def newest(self) -> dict[str, str]:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import duckdb
 
-from flordb.analysis.statements import LogStatement, log_statements
+from flordb.analysis.statements import LogStatement
 from flordb.query.facts import columns
+from flordb.replay.choices import statements_with_choices
 from flordb.settings import Settings
 from flordb.store import catalog
 from flordb.store.found import listing
@@ -130,7 +131,7 @@ class Database:
 
     def _list_virtual(self, writer: duckdb.DuckDBPyConnection) -> None:
         """Let clients see the columns that have a statement in the code, but no value yet."""
-        self.statements = log_statements(self._project.root)
+        self.statements = statements_with_choices(self._project)
         known = columns(writer, self.statements)
         virtual = [name for name in known.virtual if known.is_new(name)]
         if virtual == self._virtual:
