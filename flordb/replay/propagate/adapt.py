@@ -41,7 +41,7 @@ class FlorCalls(ast.NodeTransformer):
 
 def bound_flor(source: Source, block: Block, index: int) -> FlorNames:
     """The names of flor in the older file that are bound at a slot."""
-    names = flor_names(source.tree)
+    names = source.flor
     return FlorNames(
         tuple(n for n in names.modules if how_bound(n, block, index) is Bound.ALWAYS),
         {k: v for k, v in names.direct.items() if how_bound(k, block, index) is Bound.ALWAYS},

@@ -24,6 +24,8 @@ _PURE_BUILTINS = frozenset(_READS.split())
 _PURE_MODULES = frozenset({"math", "np", "numpy", "torch", "F", "os", "json", "re", "time"})
 _ACTS = frozenset(_ACTING.split())
 _DRAWS = frozenset(_DRAWING.split())
+_HARMLESS_HERE = frozenset({"cuda", "save", "write", "mkdir", "makedirs"})
+"""On a value that is logged, these move it to a device or write it to a file."""
 
 
 def effect_of(node: ast.AST) -> str | None:
@@ -35,6 +37,17 @@ def effect_of(node: ast.AST) -> str | None:
         if isinstance(part, (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)):
             return ast.unparse(part)
         if isinstance(part, ast.Call) and not _is_harmless(part):
+            return ast.unparse(part.func) + "()"
+    return None
+
+
+def effect_in_log(node: ast.AST) -> str | None:
+    """What in a log statement acts on the training: a step, a draw, a change in place.
+
+    Functions of unknown effect may be called: the user wrote the statement to be run in hindsight.
+    """
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and _last_name(part) in (_ACTS | _DRAWS) - _HARMLESS_HERE:
             return ast.unparse(part.func) + "()"
     return None
 

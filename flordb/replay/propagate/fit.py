@@ -80,6 +80,7 @@ class Fitter:
             elif other != name:
                 table[name] = other
         _attributes(draft, table, block)
+        _binds_nothing_of_theirs(draft, block)
         if not lacking:
             return Fit(block, index, table, [], {})
         if not self._support:
@@ -191,6 +192,13 @@ def _attributes(draft: Draft, table: Mapping[str, str], block: Block) -> None:
                     f"`self.{part.attr}` is never set in {block.owner.source.path}: only the newer "
                     "version sets it"
                 )
+
+
+def _binds_nothing_of_theirs(draft: Draft, block: Block) -> None:
+    """A log statement may not give a new value to a variable of the older version."""
+    for name in sorted(binds(draft.node)) if draft.statement.logs else ():
+        if any(name in unit.words for unit in block.owner.source.units):
+            raise Refused(f"it gives `{name}` a value, and {_path(block)} has a `{name}` already")
 
 
 def _is_set(attribute: str, source: Source) -> bool:

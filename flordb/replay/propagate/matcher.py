@@ -10,14 +10,15 @@ from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
 from flordb.replay.propagate.check import check
 from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot
+from flordb.replay.propagate.effects import effect_in_log
 from flordb.replay.propagate.fit import Fit, Fitter
-from flordb.replay.propagate.flor import flor_names, literal_argument
+from flordb.replay.propagate.flor import literal_argument
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
 from flordb.replay.propagate.override import place_at
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer
-from flordb.replay.propagate.statement import statement_at
+from flordb.replay.propagate.statement import Statement, statement_at
 from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
 from flordb.replay.propagate.write import written
 
@@ -65,6 +66,7 @@ class Matcher:
         statement = statement_at(self._new[site.file], site)
         placer = self._placer(statement.unit)
         if at is not None:
+            _does_not_act(statement)
             return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")
         if statement.call is not None:
             whole = self._placer(None)
@@ -72,6 +74,7 @@ class Matcher:
             if pair is not None:
                 return self._patch(*_swap(pair, whole), "beside the statement that it is part of")
         draft = draft_of(statement)
+        _does_not_act(statement)
         if self._support:
             draft = guarded(draft, placer.matching)
         return self._best(draft, placer)
@@ -89,10 +92,7 @@ class Matcher:
                 reasons.append(refused)
         if reasons:
             raise reasons[0]
-        raise Refused(
-            f"no neighbour of line {draft.statement.unit.lineno} of {draft.unit.source.path} and "
-            "no block round it exists in the older version"
-        )
+        raise _placeless(draft.statement.unit, placer)
 
     def _placer(self, hidden: Unit | None) -> Placer:
         # New log statements have no counterpart: hiding them all, one matching serves for each.
@@ -140,7 +140,7 @@ def _logs(sources: Mapping[str, Source]) -> dict[Unit, str]:
     """The names that a version logs, by statement."""
     found: dict[Unit, str] = {}
     for source in sources.values():
-        flor = flor_names(source.tree)
+        flor = source.flor
         for unit in source.units if flor.modules or flor.direct else []:
             for call in ast.walk(unit.node) if not unit.blocks else []:
                 if isinstance(call, ast.Call) and flor.function_of(call) == "log":
@@ -155,6 +155,22 @@ def _fresh_logs(sources: Mapping[str, Source], known: set[str]) -> frozenset[Uni
         for unit, name in _logs(sources).items()
         if name and name not in known and isinstance(unit.node, ast.Expr)
     )
+
+
+def _does_not_act(statement: Statement) -> None:
+    """Raise Refused where logging would itself change the training."""
+    effect = effect_in_log(statement.node) if statement.logs else None
+    if effect is not None:
+        raise Refused(f"line {statement.unit.lineno} acts on the training when it logs: {effect}")
+
+
+def _placeless(unit: Unit, placer: Placer) -> Refused:
+    """The refusal of a statement that nothing in the older version speaks for."""
+    where, owner = f"line {unit.lineno} of {unit.source.path}", unit.parent
+    if owner is not None and owner.block is not None and owner not in placer.matching.to_old:
+        header = unit.source.lines[owner.lineno - 1].strip()
+        return Refused(f"{where} stands in a block that only the newer version has: `{header}`")
+    return Refused(f"no neighbour of {where} exists in the older version")
 
 
 def _swap(pair: tuple[Draft, Place], placer: Placer) -> tuple[Draft, Placer, Place]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from flordb.replay.propagate.flor import FlorNames, flor_names, literal_argument
+from flordb.replay.propagate.flor import FlorNames, literal_argument
 from flordb.replay.propagate.model import Refused, Site
 from flordb.replay.propagate.units import LOOPS, Source, Unit
 
@@ -40,7 +40,7 @@ def statement_at(source: Source, site: Site) -> Statement:
     unit = _unit_at(source, site.lineno)
     if unit is None:
         raise Refused(f"no statement begins on line {site.lineno} of {site.file}")
-    flor = flor_names(source.tree)
+    flor = source.flor
     calls = _log_calls(unit, flor)
     if unit.blocks and not calls:
         raise Refused(
@@ -59,7 +59,7 @@ def _unit_at(source: Source, lineno: int) -> Unit | None:
     if unit is None:
         around = [u for u in source.units if u.lineno <= lineno <= u.last and not u.blocks]
         return around[-1] if around else None
-    flor = flor_names(source.tree)
+    flor = source.flor
     if unit.blocks and not _log_calls(unit, flor):
         for inner in unit.inside():
             if inner.lineno == lineno and _log_calls(inner, flor):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 
+from flordb.replay.propagate.flor import FlorNames, flor_names
 from flordb.replay.propagate.tokens import shape_of, words_of
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -197,6 +198,11 @@ class Source:
         """Where each line begins, in bytes: the columns of Python's nodes count bytes."""
         sizes = [len(line.encode()) for line in self.lines]
         return [0, *accumulate(sizes)]
+
+    @cached_property
+    def flor(self) -> FlorNames:
+        """How the file names flor."""
+        return flor_names(self.tree)
 
     @cached_property
     def has_star_import(self) -> bool:

@@ -1,0 +1,617 @@
+"""Old and new versions as an engineer would have edited them, the right answer fixed beforehand.
+
+In the old version ``# <-`` marks the line above which the statement belongs; where there is no
+mark, it must be refused and the reason must hold the words given.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from dataclasses import dataclass
+
+import pytest
+
+from flordb.replay.propagate import Patch, Refusal, Site, propagate
+
+MARK = "# <-"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``line``: what is put in, where it is not the newer version's own text; ``why``: a refusal's
+    words."""
+
+    name: str
+    old: str
+    new: str
+    line: str = ""
+    why: str = ""
+
+
+PAIRS = [
+    Pair(
+        "gradient accumulation came later",
+        """
+        for step, batch in enumerate(loader):
+            loss = criterion(model(batch), batch.y)
+            optimizer.zero_grad()  # <-
+            loss.backward()
+            optimizer.step()
+        """,
+        """
+        for step, batch in enumerate(loader):
+            loss = criterion(model(batch), batch.y)
+            flor.log("loss", loss.item())
+            (loss / accumulate).backward()
+            if (step + 1) % accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        """,
+    ),
+    Pair(
+        "mixed precision wraps the forward pass",
+        """
+        for batch in loader:
+            out = model(batch.x)
+            loss = criterion(out, batch.y)
+            loss.backward()  # <-
+            optimizer.step()
+        """,
+        """
+        for batch in loader:
+            with autocast():
+                out = model(batch.x)
+                loss = criterion(out, batch.y)
+                flor.log("loss", loss.item())
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+        """,
+    ),
+    Pair(
+        "the script became a class",
+        """
+        model = build()
+        for epoch in range(epochs):
+            for batch in loader:
+                loss = model.fit(batch)
+                record(loss)  # <-
+            validate(model)
+        """,
+        """
+        class Trainer:
+            def __init__(self):
+                self.model = build()
+
+            def train(self):
+                for epoch in range(epochs):
+                    for batch in loader:
+                        loss = self.model.fit(batch)
+                        flor.log("loss", loss)
+                        record(loss)
+                    validate(self.model)
+        """,
+    ),
+    Pair(
+        "an attribute of the class was a variable before",
+        """
+        model = build()
+        for epoch in range(epochs):
+            loss = model.fit(loader)
+            record(loss)
+        """,
+        """
+        class Trainer:
+            def __init__(self):
+                self.model = build()
+
+            def train(self):
+                for epoch in range(epochs):
+                    loss = self.model.fit(loader)
+                    flor.log("size", self.model.size())
+                    record(loss)
+        """,
+        why="self",
+    ),
+    Pair(
+        "the loop's body was extracted",
+        """
+        for epoch in range(epochs):
+            for x, y in loader:
+                pred = net(x)
+                loss = criterion(pred, y)
+                loss.backward()  # <-
+                optimizer.step()
+            scheduler.step()
+        """,
+        """
+        def train_step(x, y):
+            pred = net(x)
+            loss = criterion(pred, y)
+            flor.log("loss", loss.item())
+            loss.backward()
+            optimizer.step()
+
+
+        for epoch in range(epochs):
+            for x, y in loader:
+                train_step(x, y)
+            scheduler.step()
+        """,
+    ),
+    Pair(
+        "two losses of alike names",
+        """
+        for batch in loader:
+            d_loss = discriminator_loss(real, fake)
+            d_loss.backward()
+            g_loss = generator_loss(fake)
+            g_loss.backward()  # <-
+        """,
+        """
+        for batch in loader:
+            loss_D = discriminator_loss(real, fake)
+            loss_D.backward()
+            loss_G = generator_loss(fake)
+            flor.log("g", loss_G.item())
+            loss_G.backward()
+        """,
+        line='flor.log("g", g_loss.item())',
+    ),
+    Pair(
+        "a metric that only the newer version computes by calling the model",
+        """
+        for batch in loader:
+            loss = criterion(model(batch.x), batch.y)
+            loss.backward()
+        """,
+        """
+        for batch in loader:
+            loss = criterion(model(batch.x), batch.y)
+            probs = model.predict(batch.x)
+            flor.log("entropy", entropy(probs))
+            loss.backward()
+        """,
+        why="`entropy` is not defined",
+    ),
+    Pair(
+        "reading behind an augmented assignment",
+        """
+        total = 0
+        for batch in loader:
+            loss = fit(batch)
+            total += loss
+            report()  # <-
+        """,
+        """
+        total = 0
+        for batch in loader:
+            loss = fit(batch)
+            total += loss
+            flor.log("total", total)
+            report()
+            save()
+        """,
+    ),
+    Pair(
+        "the old version draws between the neighbours and it does not matter",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            noise = torch.randn(3)  # <-
+            update(noise)
+        """,
+        """
+        for batch in loader:
+            loss = fit(batch)
+            flor.log("loss", loss)
+            update(batch)
+        """,
+    ),
+    Pair(
+        "an else branch of its own",
+        """
+        for batch in loader:
+            if amp:
+                loss = scaled(batch)
+            else:
+                loss = plain(batch)
+                done(loss)  # <-
+            step(loss)
+        """,
+        """
+        for batch in loader:
+            if amp:
+                loss = scaled(batch)
+            else:
+                loss = plain(batch)
+                flor.log("plain", loss)
+                done(loss)
+            step(loss)
+        """,
+    ),
+    Pair(
+        "under a try that came later",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            step(loss)  # <-
+        """,
+        """
+        for batch in loader:
+            try:
+                loss = fit(batch)
+                flor.log("loss", loss)
+                step(loss)
+            except MemoryError:
+                skip(batch)
+        """,
+    ),
+    Pair(
+        "in an except clause that the old version lacks",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            step(loss)
+        """,
+        """
+        for batch in loader:
+            try:
+                loss = fit(batch)
+                step(loss)
+            except MemoryError as error:
+                flor.log("error", str(error))
+        """,
+        why="`try:`",
+    ),
+    Pair(
+        "in a loop that only the newer version has",
+        """
+        def train(model, loader):
+            prepare(model)
+            finish(model)
+        """,
+        """
+        def train(model, loader):
+            prepare(model)
+            for name, weight in model.named_parameters():
+                flor.log("norm", weight.norm())
+            finish(model)
+        """,
+        why="`for name, weight in model.named_parameters():`",
+    ),
+    Pair(
+        "async code",
+        """
+        async def collect(sources):
+            async for item in sources:
+                value = await item.read()
+                await keep(value)  # <-
+        """,
+        """
+        async def collect(sources):
+            async for item in sources:
+                value = await item.read()
+                flor.log("value", value)
+                await keep(value)
+        """,
+    ),
+    Pair(
+        "a case of a match",
+        """
+        match kind:
+            case "sgd":
+                rate = 0.1
+                build(rate)  # <-
+            case _:
+                rate = 0.01
+        """,
+        """
+        match kind:
+            case "sgd":
+                rate = 0.1
+                flor.log("rate", rate)
+                build(rate)
+            case _:
+                rate = 0.01
+        """,
+    ),
+    Pair(
+        "a decorated function whose name changed",
+        """
+        @torch.no_grad()
+        def evaluate(net, loader):
+            right = 0
+            for x, y in loader:
+                right += (net(x) == y).sum()
+            share = right / len(loader)
+            return share  # <-
+        """,
+        """
+        @torch.inference_mode()
+        def validation(net, loader):
+            right = 0
+            for x, y in loader:
+                right += (net(x) == y).sum()
+            share = right / len(loader)
+            flor.log("share", share)
+            return share
+        """,
+    ),
+    Pair(
+        "an f-string with a renamed variable",
+        """
+        for epoch in range(3):
+            err = fit(epoch)
+            check(err, epoch)  # <-
+        """,
+        """
+        for epoch in range(3):
+            loss = fit(epoch)
+            flor.log("text", f"{epoch}: {loss:.3f}")
+            check(loss, epoch)
+        """,
+        line='flor.log("text", f"{epoch}: {err:.3f}")',
+    ),
+    Pair(
+        "the name means something else in the old version",
+        """
+        acc = Accumulator()
+        for batch in loader:
+            accuracy = fit(batch)
+            acc.add(accuracy)
+        """,
+        """
+        for batch in loader:
+            acc = fit(batch)
+            flor.log("acc", acc)
+            meter.add(acc)
+        """,
+        line='flor.log("acc", accuracy)',
+    ),
+    Pair(
+        "the value is deleted in the old version",
+        """
+        for batch in loader:
+            out = model(batch)
+            use(out)
+            del out
+            collect()
+        """,
+        """
+        for batch in loader:
+            out = model(batch)
+            use(out)
+            collect()
+            flor.log("out", out)
+            later()
+        """,
+        why="`out`",
+    ),
+    Pair(
+        "a parameter that the old function lacks",
+        """
+        def fit(model):
+            prepare(model)
+            run(model)
+
+
+        fit(build())
+        """,
+        """
+        def fit(model, rate):
+            prepare(model)
+            flor.log("rate", rate)
+            run(model)
+
+
+        fit(build(), 0.1)
+        """,
+        why="a parameter of `fit`",
+    ),
+    Pair(
+        "before the data is loaded nothing is known",
+        """
+        seed(0)
+        x_train, y_train = load()
+        model = build()  # <-
+        fit(model, x_train)
+        """,
+        """
+        seed(0)
+        set_device()
+        x_train, y_train = load()
+        flor.log("size", len(x_train))
+        model = build()
+        fit(model, x_train)
+        """,
+    ),
+    Pair(
+        "a step of the optimizer is no log",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            report(loss)
+        """,
+        """
+        for batch in loader:
+            loss = fit(batch)
+            after = optimizer.step()
+            flor.log("after", after)
+            report(loss)
+        """,
+        why="optimizer.step()",
+    ),
+    Pair(
+        "a random draw would shift all later ones",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            report(loss)
+        """,
+        """
+        for batch in loader:
+            loss = fit(batch)
+            sample = torch.randn(3)
+            flor.log("sample", sample)
+            report(loss)
+        """,
+        why="torch.randn()",
+    ),
+    Pair(
+        "a walrus would bind what X uses later",
+        """
+        n = 3
+        for batch in loader:
+            loss = fit(batch)
+            report(loss, n)
+        """,
+        """
+        n = 3
+        for batch in loader:
+            loss = fit(batch)
+            flor.log("n", (n := len(batch)))
+            report(loss, n)
+        """,
+        why="`n`",
+    ),
+    Pair(
+        "a call that acts inside the log call",
+        """
+        for batch in loader:
+            loss = fit(batch)
+            report(loss)
+        """,
+        """
+        for batch in loader:
+            loss = fit(batch)
+            flor.log("step", optimizer.step())
+            report(loss)
+        """,
+        why="optimizer.step()",
+    ),
+    Pair(
+        "a multi-line call keeps its lines",
+        """
+        for epoch in range(3):
+            loss = fit(epoch)
+            report(loss)  # <-
+        """,
+        """
+        for epoch in range(3):
+            loss = fit(epoch)
+            flor.log(
+                "loss",  # the mean
+                loss,
+            )
+            report(loss)
+        """,
+        line='flor.log(\n    "loss",  # the mean\n    loss,\n)',
+    ),
+    Pair(
+        "epochs were called otherwise and counted from one",
+        """
+        for e in range(1, epochs + 1):
+            err = fit(model, e)
+            scheduler.step(err)  # <-
+        """,
+        """
+        for epoch in range(epochs):
+            loss = fit(model, epoch)
+            flor.log("loss", loss)
+            scheduler.step(loss)
+        """,
+        line='flor.log("loss", err)',
+    ),
+    Pair(
+        "early stopping came later",
+        """
+        for epoch in range(3):
+            score = validate(net)
+            save(net)  # <-
+        """,
+        """
+        for epoch in range(3):
+            score = validate(net)
+            if score > best:
+                best = score
+                patience = 0
+            flor.log("score", score)
+            save(net)
+        """,
+    ),
+    Pair(
+        "a guard reads what the old version lacks",
+        """
+        for step, batch in enumerate(loader):
+            loss = fit(batch)
+            report(loss)
+        """,
+        """
+        for step, batch in enumerate(loader):
+            loss = fit(batch)
+            if step % args.log_every == 0:
+                flor.log("loss", loss)
+            report(loss)
+        """,
+        why="`args`",
+    ),
+    Pair(
+        "the same lines in two functions",
+        """
+        def train(net, loader):
+            for x in loader:
+                out = net(x)
+                keep(out)
+
+
+        def test(net, loader):
+            for x in loader:
+                out = net(x)
+                keep(out)  # <-
+        """,
+        """
+        def train(net, loader):
+            for x in loader:
+                out = net(x)
+                keep(out)
+
+
+        def test(net, loader):
+            for x in loader:
+                out = net(x)
+                flor.log("out", out)
+                keep(out)
+        """,
+    ),
+]
+
+
+def code(text: str) -> str:
+    return "import flordb as flor\n" + textwrap.dedent(text)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_hard_pair(pair: Pair) -> None:
+    marked, new = code(pair.old), code(pair.new)
+    old = marked.replace("  " + MARK, "")
+    lineno = next(n for n, row in enumerate(new.splitlines(), 1) if "flor.log(" in row)
+    answer = propagate({"train.py": old}, {"train.py": new}, Site("train.py", lineno))
+    if pair.why:
+        assert isinstance(answer, Refusal), answer.files["train.py"]
+        assert pair.why in answer.reason
+        return
+    assert isinstance(answer, Patch), answer
+    statement = pair.line or new.splitlines()[lineno - 1].strip()
+    if MARK not in marked:
+        assert statement in answer.files["train.py"]
+        return
+    expected = []
+    for row in marked.splitlines():
+        if row.endswith(MARK):
+            expected.append(textwrap.indent(statement, row[: len(row) - len(row.lstrip())]))
+        expected.append(row.removesuffix("  " + MARK))
+    found = answer.files["train.py"]
+    if 'f"' in statement and sys.version_info < (3, 12):
+        found = found.replace("'", '"')  # where Python does not say where the name stood
+    assert found == "\n".join(expected) + "\n"
