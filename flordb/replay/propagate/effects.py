@@ -42,12 +42,13 @@ def effect_of(node: ast.AST) -> str | None:
 
 
 def effect_in_log(node: ast.AST) -> str | None:
-    """What in a log statement acts on the training: a step, a draw, a change in place.
+    """What in a log statement acts on the training: a step, a change of mode or in place.
 
     Functions of unknown effect may be called: the user wrote the statement to be run in hindsight.
+    Random draws may be too: the replay puts the generators' state back.
     """
     for part in ast.walk(node):
-        if isinstance(part, ast.Call) and _last_name(part) in (_ACTS | _DRAWS) - _HARMLESS_HERE:
+        if isinstance(part, ast.Call) and _last_name(part) in _ACTS - _HARMLESS_HERE:
             return ast.unparse(part.func) + "()"
     return None
 
