@@ -47,6 +47,10 @@ class Settings:
     """A run file that grows beyond this goes on compressed."""
     background_bytes: int = 1_000_000_000
     """How much `flordb.background` may hold in copies before it makes the training wait."""
+    snapshot_budget_bytes: int = 50_000_000_000
+    """What all snapshots of a project may take here; beyond it they are spooled or thinned."""
+    spool: str = ""
+    """Where snapshots are spooled to (s3://bucket/prefix, file:///…); empty: they are thinned."""
     max_value_bytes: int = 1_000_000
     """A logged value whose JSON is longer is cut to a description."""
     acquire: str = "auto"

@@ -18,7 +18,9 @@ import click
 import flordb
 from flordb.errors import FlorError, FlorWarning
 
-COMMANDS = ("dataframe", "plan", "replay", "serve", "shell", "sql", "status", "sync")
+COMMANDS = (
+    *("dataframe", "gc", "plan", "replay", "serve", "shell", "spool", "sql", "status", "sync"),
+)
 OVER_BUDGET = 3
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,14 @@ class _Learned:
             self.changed[kind] = old != new
             self.before = None
 
+    def is_steady(self, kind: str) -> bool:
+        """Whether it has not changed after this kind of boundary, nor after any other.
+
+        Only such a block is watched: protecting one that changes, and the writes to it, would
+        take as long as hashing it.
+        """
+        return kind in self.changed and not any(self.changed.values())
+
     def stands(self, kind: str, place: Place) -> None:
         if self.place is not None:
             self.before = (self.last, self.place)
@@ -81,9 +90,16 @@ class _Learned:
 
 
 class Blocks:
-    """Takes the blocks of one snapshot after the other. Of one thread, except for `forget`."""
+    """Takes the blocks of one snapshot after the other. Of one thread, except for `forget`.
 
-    def __init__(self, objects: ObjectStore, buffers: Buffers) -> None:
+    Parameters: ``write`` is given each new object as soon as it is copied, and gives its buffer
+    back, so that a snapshot may be larger than all buffers together.
+    """
+
+    def __init__(
+        self, objects: ObjectStore, buffers: Buffers, write: Callable[[Stored], None]
+    ) -> None:
+        self._write = write
         self._objects = objects
         self._buffers = buffers
         self._watch = WriteWatch()
@@ -93,8 +109,8 @@ class Blocks:
         self._round = 0
         self._forget = False
 
-    def take(self, pieces: list[Piece], kind: str) -> tuple[list[Place], list[Stored]]:
-        """The place of each block of these pieces, and the objects that have to be written.
+    def take(self, pieces: list[Piece], kind: str) -> list[Place]:
+        """The place of each block of these pieces.
 
         Parameters: ``kind`` names the boundary without its iterations. Sets the pieces' blocks.
         """
@@ -106,16 +122,15 @@ class Blocks:
         ranges = ranges_of(pieces)
         places: list[Place | None] = [None] * len(ranges)
         fresh: dict[str, Stored] = {}
-        written: list[Stored] = []
         small: list[tuple[int, Range, bytes]] = []
         with Copying(self._buffers) as copying:
             for number, block in enumerate(ranges):
                 if block.device != "cpu":
                     stored = copying.from_device(block)
-                    written.append(stored)
+                    self._write(stored)
                     places[number] = Place(stored, 0, block.size)
                 elif block.size >= SMALL_BYTES:
-                    places[number] = self._large(block, kind, fresh, written)
+                    places[number] = self._large(block, kind, fresh)
                 else:
                     hashed = xxhash.xxh3_128_digest(_view(block.address, block.size))
                     known = self._small.get(hashed)
@@ -125,9 +140,9 @@ class Blocks:
                     else:
                         small.append((number, block, hashed))
         if small:
-            written.append(self._pack(small, places))
+            self._pack(small, places)
         self._prune(ranges)
-        return [place for place in places if place is not None], written
+        return [place for place in places if place is not None]
 
     def add_small(self, hashed: str, name: str, offset: int, size: int) -> None:
         """Tell of a small block that an earlier run has stored."""
@@ -142,7 +157,7 @@ class Blocks:
         self._watch.close()
 
     def _large(
-        self, block: Range, kind: str, fresh: dict[str, Stored], written: list[Stored]
+        self, block: Range, kind: str, fresh: dict[str, Stored]
     ) -> Place:
         memory = (block.address, block.size)
         learned = self._learned.setdefault((block.first.key, block.size), _Learned())
@@ -150,19 +165,19 @@ class Blocks:
         known = self._known.get(memory)
         if known is not None and self._is_untouched(block, known):
             known.round = self._round
-            if learned.changed.get(kind):
-                # Training goes on now and will write to it: that must not cost it anything.
+            if any(learned.changed.values()):
+                # Training will write to it again: that must not cost it anything.
                 self._watch.release(*memory)
                 known.watched = False
             learned.stands(kind, known.place)
             return known.place
         watched = False
-        if learned.changed.get(kind) is False and _is_private(block.first):
+        if learned.is_steady(kind) and _is_private(block.first):
             # Before it is read, so that a write from another thread is noticed.
             watched = self._watch.protect(*memory)
         elif known is not None and known.watched:
             self._watch.release(*memory)
-        place = self._stored(block, learned.changed.get(learned.last, False), fresh, written)
+        place = self._stored(block, learned.changed.get(learned.last, False), fresh)
         edges = self._edges(block) if watched else b""
         self._known[memory] = _Known(place, watched, edges, self._round)
         learned.stands(kind, place)
@@ -177,32 +192,31 @@ class Blocks:
         )
 
     def _stored(
-        self, block: Range, changes: bool, fresh: dict[str, Stored], written: list[Stored]
+        self, block: Range, changes: bool, fresh: dict[str, Stored]
     ) -> Place:
         if changes:
-            stored = self._copied(None, block)
-            written.append(stored)
-            return Place(stored, 0, block.size)
+            return Place(self._copied(None, block), 0, block.size)
         name = digest(_view(block.address, block.size))
         found = fresh.get(name)
         if found is None and name in self._objects:
             found = Stored(name, block.size, stored=True)
         if found is None:
             found = fresh[name] = self._copied(name, block)
-            written.append(found)
         return Place(found, 0, block.size)
 
     def _copied(self, name: str | None, block: Range) -> Stored:
         buffer = self._buffers.take(block.size)
         ctypes.memmove(buffer.address, block.address, block.size)
-        return Stored(name, block.size, buffer)
+        stored = Stored(name, block.size, buffer)
+        self._write(stored)
+        return stored
 
     def _edges(self, block: Range) -> bytes:
         start, end = self._watch.pages(block.address, block.size)
         head = ctypes.string_at(block.address, start - block.address)
         return head + ctypes.string_at(end, block.address + block.size - end)
 
-    def _pack(self, small: list[tuple[int, Range, bytes]], places: list[Place | None]) -> Stored:
+    def _pack(self, small: list[tuple[int, Range, bytes]], places: list[Place | None]) -> None:
         """Copy small blocks into one object, equal ones once."""
         offsets: dict[bytes, int] = {}
         size = 0
@@ -217,7 +231,7 @@ class Blocks:
             ctypes.memmove(buffer.address + offset, block.address, block.size)
             place = Place(stored, offset, block.size, hashed.hex(), self._round)
             places[number] = self._small[hashed] = place
-        return stored
+        self._write(stored)
 
     def _prune(self, ranges: list[Range]) -> None:
         """Drop what was not met for long, and what overlaps memory that is used otherwise now."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -49,10 +49,12 @@ class Captured:
     """What a snapshot is to hold; the bytes of its pieces are still those of the program.
 
     ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``.
+    ``averages``: how many tensors of its size an optimizer is going to keep for a parameter.
     """
 
     state: bytes
     pieces: list[Piece]
+    averages: int
     missing: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
@@ -95,7 +97,15 @@ def capture(
             bindings.append((path, bound))
     state = pickle.dumps({"anchors": states, "bindings": bindings, "rng": get_states()}, protocol=5)
     names = tuple(sorted({spell(path) for path in (*found.roots, *found.bound)}))
-    return Captured(state, gathered.pieces, missing, names)
+    optimizers = [anchor.value for anchor in walk.anchors if anchor.kind == "optimizer"]
+    averages = max((_averages(optimizer) for optimizer in optimizers), default=0)
+    return Captured(state, gathered.pieces, averages, missing, names)
+
+
+def _averages(optimizer: Any) -> int:
+    if "betas" in optimizer.defaults:
+        return 2
+    return int(bool(optimizer.defaults.get("momentum")))
 
 
 def _attempt(
@@ -166,6 +176,7 @@ class _Walk:
 
     def __init__(self, is_project: Callable[[str], bool]) -> None:
         self.is_project = is_project
+        self.kinds: dict[type, str] = {}
         self.anchors: list[Anchor] = []
         self.numbers: dict[int, int] = {}
 
@@ -189,45 +200,55 @@ class _Walk:
         return number
 
     def classify(self, value: Any) -> str:
+        kind = type(value)
+        found = self.kinds.get(kind)
+        if found is None:
+            found = self.kinds[kind] = self.kind_of(kind)
+        if found == "tensor":
+            return "tensor" if _plain_tensor(sys.modules["torch"], value) else "object"
+        if found == "array":
+            return "array" if _plain_array(sys.modules["numpy"], value) else "object"
+        if found == "instance" and not hasattr(value, "__dict__"):
+            return "object"
+        return found
+
+    def kind_of(self, kind: type) -> str:
+        """What objects of a type are to a snapshot, as far as their type tells."""
         torch = sys.modules.get("torch")
         if torch is not None:
-            kind = _torch_kind(torch, value)
-            if kind is not None:
-                return kind
+            found = _torch_kind(torch, kind)
+            if found is not None:
+                return found
         numpy = sys.modules.get("numpy")
         if numpy is not None:
-            if isinstance(value, numpy.ndarray):
-                return "array" if _plain_array(numpy, value) else "object"
-            if isinstance(value, (numpy.random.Generator, numpy.random.RandomState)):
+            if issubclass(kind, numpy.ndarray):
+                return "array"
+            if issubclass(kind, (numpy.random.Generator, numpy.random.RandomState)):
                 return "generator"
-        if isinstance(value, random.Random):
+        if issubclass(kind, random.Random):
             return "generator"
-        if type(value) in _CONTAINERS:
+        if kind in _CONTAINERS:
             return "container"
-        if type(value) is tuple:
+        if kind is tuple:
             return "tuple"
-        if _callable_on_type(value, "state_dict") and _callable_on_type(value, "load_state_dict"):
+        if all(callable(getattr(kind, name, None)) for name in ("state_dict", "load_state_dict")):
             return "stateful"
-        module = sys.modules.get(type(value).__module__)
-        if self.is_project(getattr(module, "__file__", None) or "") and hasattr(value, "__dict__"):
+        module = sys.modules.get(kind.__module__)
+        if self.is_project(getattr(module, "__file__", None) or ""):
             return "instance"
         return "object"
 
 
-def _callable_on_type(value: Any, name: str) -> bool:
-    return callable(getattr(type(value), name, None))
-
-
-def _torch_kind(torch: Any, value: Any) -> str | None:
-    if isinstance(value, torch.Tensor):
-        return "tensor" if _plain_tensor(torch, value) else "object"
-    if isinstance(value, torch.nn.Module):
+def _torch_kind(torch: Any, kind: type) -> str | None:
+    if issubclass(kind, torch.Tensor):
+        return "tensor"
+    if issubclass(kind, torch.nn.Module):
         return "module"
-    if isinstance(value, torch.optim.Optimizer):
+    if issubclass(kind, torch.optim.Optimizer):
         return "optimizer"
-    if isinstance(value, torch.Generator):
+    if issubclass(kind, torch.Generator):
         return "generator"
-    if isinstance(value, torch.utils.data.DataLoader):
+    if issubclass(kind, torch.utils.data.DataLoader):
         return "loader"
     return None
 
@@ -343,11 +364,12 @@ def _tensor_state(value: Any, gathered: _Gathered) -> tuple[int, int | None, boo
     """Numbers of its data and its gradient, whether it requires one, whether it is a parameter."""
     torch = sys.modules["torch"]
     grad = value.grad if value.is_leaf else None
+    requires_grad = bool(value.requires_grad and value.is_leaf)
     return (
-        gathered.add(value.detach()),
+        gathered.add(value.detach(), trains=requires_grad),
         gathered.add(grad.detach()) if grad is not None else None,
         # What has a graph loses it: a later backward through it fails instead of being wrong.
-        bool(value.requires_grad and value.is_leaf),
+        requires_grad,
         isinstance(value, torch.nn.Parameter),
     )
 
@@ -401,13 +423,14 @@ class _Gathered:
         self._path: Path = ()
         self._first = 0
 
-    def add(self, value: Any) -> int:
-        """The number of a tensor or array among the snapshot's."""
+    def add(self, value: Any, trains: bool = False) -> int:
+        """The number of a tensor or array. ``trains``: it requires a gradient."""
         known = self._numbers.get(id(value))
         if known is not None:
             return known
         number = len(self.pieces)
         piece = piece_of(value, (self._path, number - self._first))
+        piece.trains = trains
         self.total += piece.extent
         self.pieces.append(piece)
         self._numbers[id(value)] = number
@@ -429,6 +452,9 @@ class _Gathered:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles one anchor's state; other anchors, tensors and the project's code are references."""
 
+    _roles: ClassVar[dict[type, str]] = {}
+    _library: ClassVar[dict[Any, tuple[str, str, str]]] = {}
+
     def __init__(self, file: Any, walk: _Walk, gathered: _Gathered, own: Any) -> None:
         super().__init__(file, protocol=5)
         self._walk = walk
@@ -436,41 +462,54 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._own = own
 
     def persistent_id(self, obj: Any) -> Any:
-        if isinstance(obj, Raw):
+        kind = type(obj)
+        role = self._roles.get(kind)
+        if role is None:
+            role = self._roles[kind] = _role_of(kind)
+        if role == "atom":
+            return None
+        if role == "raw":
             return ("raw", self._gathered.add(obj.value))
-        if isinstance(obj, (FunctionType, type)):
+        if role == "code":
             return self._code(obj)
         if obj is self._own:
             return None
         number = self._walk.anchor_of(obj)
         if number is not None:
             return ("anchor", number)
-        return self._value(obj)
+        return self._value(role, obj)
 
     def _code(self, obj: Any) -> Any:
-        """The project's own functions and classes by name: a replay has live ones."""
+        """Functions and classes by name, where they have one: a replay has live ones."""
+        if obj in self._library:
+            return self._library[obj]
         module = sys.modules.get(obj.__module__ or "")
-        if not self._walk.is_project(getattr(module, "__file__", None) or ""):
+        own = self._walk.is_project(getattr(module, "__file__", None) or "")
+        if module is None or (not own and module.__name__ == "__main__"):
             return None
         found: Any = module
         for part in obj.__qualname__.split("."):
             found = getattr(found, part, None)
-        return ("code", obj.__module__, obj.__qualname__) if found is obj else None
+        name = ("code", obj.__module__, obj.__qualname__) if found is obj else None
+        if not own and name is not None:
+            self._library[obj] = name  # what the project defines may be defined anew
+        return name
 
-    def _value(self, obj: Any) -> Any:
-        torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
-        if torch is not None and isinstance(obj, torch.Tensor):
+    def _value(self, role: str, obj: Any) -> Any:
+        if role == "tensor":
+            torch = sys.modules["torch"]
             if not _plain_tensor(torch, obj):
                 return None
             leaf = bool(obj.requires_grad and obj.is_leaf)
             parameter = isinstance(obj, torch.nn.Parameter)
             return ("tensor", self._gathered.add(obj.detach()), leaf, parameter)
-        if numpy is not None and isinstance(obj, numpy.ndarray) and _plain_array(numpy, obj):
-            return ("array", self._gathered.add(obj))
-        if torch is not None and isinstance(obj, (torch.UntypedStorage, torch.TypedStorage)):
+        if role == "array":
+            plain = _plain_array(sys.modules["numpy"], obj)
+            return ("array", self._gathered.add(obj)) if plain else None
+        if role == "storage":
             # What quantized tensors and subclasses consist of.
-            return ("storage", *self._storage(torch, obj))
-        if isinstance(obj, ModuleType):
+            return ("storage", *self._storage(sys.modules["torch"], obj))
+        if role == "module":
             return ("module", obj.__name__)
         return None
 
@@ -481,3 +520,24 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         data.set_(untyped, 0, (untyped.nbytes(),), (1,))
         name = str(obj.dtype).removeprefix("torch.") if typed else None
         return self._gathered.add(data), name
+
+
+def _role_of(kind: type) -> str:
+    """How objects of a type are pickled."""
+    if kind is Raw:
+        return "raw"
+    if issubclass(kind, (FunctionType, type)):
+        return "code"
+    if kind in _ATOMS or kind is tuple:
+        return "atom"
+    if issubclass(kind, ModuleType):
+        return "module"
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None:
+        if issubclass(kind, torch.Tensor):
+            return "tensor"
+        if issubclass(kind, (torch.UntypedStorage, torch.TypedStorage)):
+            return "storage"
+    if numpy is not None and issubclass(kind, numpy.ndarray):
+        return "array"
+    return "other"

@@ -20,16 +20,15 @@ class Copying:
 
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = buffers
-        self._events: dict[str, Any] = {}
+        self._used: set[str] = set()
 
     def __enter__(self) -> Copying:
         return self
 
     def __exit__(self, *error: object) -> None:
         torch = sys.modules.get("torch")
-        for device, event in self._events.items():
+        for device in self._used:
             stream = _streams[device]
-            event.record(stream)
             torch.cuda.current_stream(device).wait_stream(stream)  # type: ignore[union-attr]
 
     def from_device(self, block: Range) -> Stored:
@@ -50,14 +49,14 @@ class Copying:
         source.record_stream(stream)
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
-        return Stored(None, block.size, buffer, ready=self._events[block.device])
+        return Stored(None, block.size, buffer, ready=stream.record_event())
 
     def _stream(self, torch: Any, device: str) -> Any:
         if device not in _streams:
             _streams[device] = torch.cuda.Stream(device)
         stream = _streams[device]
-        if device not in self._events:
-            self._events[device] = torch.cuda.Event()
+        if device not in self._used:
+            self._used.add(device)
             stream.wait_stream(torch.cuda.current_stream(device))
         return stream
 

@@ -84,8 +84,7 @@ class Recorder:
             SnapshotStore(project.snapshots / writer.path.stem),
             self._saved,
             self._is_project,
-            settings.max_variable_bytes,
-            settings.snapshot_memory_bytes,
+            settings,
         )
         self._loops_ended: float | None = None
         self._loops_began: float | None = None

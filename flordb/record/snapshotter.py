@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flordb.errors import SnapshotError, warn_in_training
-from flordb.record.blocks import Blocks, Place
+from flordb.record.blocks import SMALL_BYTES, Blocks, Place
+from flordb.record.budget import Budget
 from flordb.record.buffers import Buffers, Stored
 from flordb.record.capture import Captured, capture
 from flordb.record.reach import Reach
 from flordb.record.tensors import Piece
+from flordb.settings import Settings
 from flordb.store.objects import ObjectStore, digest
 from flordb.store.snapshots import BlockRef, Manifest, SnapshotStore, TensorRef, read_manifest
 
@@ -41,19 +43,23 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True)
 class _Taken:
+    """A snapshot whose objects are on their way. ``growth``: sizes of what is going to change."""
+
     boundary: str
-    captured: Captured
+    state: bytes
     places: list[Place]
-    written: list[Stored]
+    tensors: tuple[TensorRef, ...]
+    missing: dict[str, str]
+    names: tuple[str, ...]
     info: dict[str, Any]
+    growth: list[int]
 
 
 class Snapshotter:
     """Takes the snapshots of one run.
 
     Parameters: ``saved`` is called after each, behind the training; ``is_project``, whether a
-    source file is the project's; ``max_bytes``, the largest variable that is kept;
-    ``memory_bytes``, how much may be on its way to the disk before the training has to wait.
+    source file is the project's.
     """
 
     def __init__(
@@ -62,95 +68,124 @@ class Snapshotter:
         snapshots: SnapshotStore,
         saved: Callable[[Saved], None],
         is_project: Callable[[str], bool],
-        max_bytes: int,
-        memory_bytes: int,
+        chosen: Settings,
     ) -> None:
         self._objects = objects
         self._snapshots = snapshots
         self._saved = saved
         self._is_project = is_project
-        self._max_bytes = max_bytes
+        self._chosen = chosen
         self._given_up: dict[str, str] = {}
-        self._buffers = Buffers(memory_bytes)
-        self._blocks = Blocks(objects, self._buffers)
+        self._buffers = Buffers(chosen.snapshot_memory_bytes)
+        self._queue: queue.SimpleQueue[Stored | _Taken | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_MOST_WAITING)
+        self._blocks = Blocks(objects, self._buffers, self._queue.put)
+        self._budget = Budget(objects.folder, chosen.snapshot_budget_bytes)
         self._warned: set[str] = set()
         self._prepared = False
-        self._queue: queue.Queue[_Taken | None] = queue.Queue(_MOST_WAITING)
+        # Of the snapshot that is being written.
+        self._written = 0
+        self._seconds = 0.0
+        self._failure: Exception | None = None
+        self._cpu_before = 0.0
         self._thread = threading.Thread(target=self._run, name="flordb-snapshots", daemon=True)
         self._thread.start()
 
     def take(self, boundary: str, found: Reach, info: dict[str, Any]) -> None:
-        """Take a snapshot of what was found; it is stored when ``saved`` is called."""
-        captured = capture(found, self._is_project, self._max_bytes, self._given_up)
-        places, written = self._blocks.take(captured.pieces, kind_of(boundary))
-        self._queue.put(_Taken(boundary, captured, places, written, info))
+        """Take a snapshot of what was found; it is stored when ``saved`` is called.
+
+        Waits where too many snapshots, or copies of too many bytes, are on their way to the disk.
+        """
+        self._room.acquire()
+        taken = None
+        try:
+            captured = capture(
+                found, self._is_project, self._chosen.max_variable_bytes, self._given_up
+            )
+            places = self._blocks.take(captured.pieces, kind_of(boundary))
+            taken = _Taken(
+                *(boundary, captured.state, places, tuple(map(_tensor, captured.pieces))),
+                *(captured.missing, captured.names, info, self._growth(captured)),
+            )
+            self._queue.put(taken)
+        finally:
+            if taken is None:
+                self._room.release()
 
     def close(self, wait_seconds: float) -> bool:
         """Store what waits. Returns whether all of it was stored within the time."""
-        try:
-            self._queue.put(None, timeout=wait_seconds)
-        except queue.Full:
-            return False
+        self._queue.put(None)
         self._thread.join(wait_seconds)
         self._blocks.close()
         return not self._thread.is_alive()
+
+    def _growth(self, captured: Captured) -> list[int]:
+        """The first time: sizes of what the training is going to change, with the gradients, and
+        what the optimizers keep for each parameter."""
+        if self._prepared or not captured.pieces:
+            return []
+        self._prepared = True
+        sizes = [p.extent for p in captured.pieces if p.trains and p.extent >= SMALL_BYTES]
+        return sizes * (2 + captured.averages)
 
     # Behind the training.
 
     def _run(self) -> None:
         self._remember()
-        while (taken := self._queue.get()) is not None:
+        while (work := self._queue.get()) is not None:
+            began = time.perf_counter()
+            if isinstance(work, Stored):
+                self._write(work)
+                self._seconds += time.perf_counter() - began
+                continue
             try:
-                self._save(taken)
+                self._save(work, began)
             except Exception as error:  # a snapshot that fails must not end the training
                 self._blocks.forget()
-                self._warn(taken.boundary, error)
-            finally:
-                self._give_back(taken.written)
-            self._prepare(taken.captured.pieces)
+                self._warn(work.boundary, error)
+            self._written, self._seconds, self._failure = 0, 0.0, None
+            self._room.release()
+            self._buffers.prepare(work.growth)
 
-    def _save(self, taken: _Taken) -> None:
-        began, cpu = time.perf_counter(), time.thread_time()
-        written = sum(self._write(stored) for stored in taken.written)
-        state = digest(taken.captured.state)
-        written += self._objects.put(state, taken.captured.state)
+    def _write(self, stored: Stored) -> None:
+        """Write an object. A failure is kept for the snapshot that it belongs to."""
+        buffer = stored.buffer
+        assert buffer is not None
+        try:
+            if stored.ready is not None:
+                stored.ready.synchronize()
+            if stored.name is None:
+                stored.name = digest(buffer.view)
+            self._written += self._objects.put_aligned(stored.name, buffer.memory, stored.size)
+            stored.stored = True
+        except Exception as error:
+            stored.stored = False
+            self._failure = error
+        stored.buffer = None
+        self._buffers.give_back(buffer)
+
+    def _save(self, taken: _Taken, began: float) -> None:
+        if self._failure is not None:
+            raise self._failure
+        state = digest(taken.state)
+        self._written += self._objects.put(state, taken.state)
         manifest = Manifest(
-            taken.boundary,
-            state,
-            tuple(_block(place) for place in taken.places),
-            tuple(_tensor(piece) for piece in taken.captured.pieces),
-            taken.captured.missing,
-            taken.captured.names,
-            taken.info,
+            *(taken.boundary, state, tuple(map(_block, taken.places)), taken.tensors),
+            *(taken.missing, taken.names, taken.info),
         )
         lacking = self._objects.lacks(sorted(manifest.objects))
         if lacking:
             raise SnapshotError(f"{len(lacking)} objects are gone from {self._objects.folder}")
-        written += self._snapshots.save(manifest)
-        seconds = time.perf_counter() - began
-        self._saved(Saved(taken.boundary, seconds, time.thread_time() - cpu, written))
+        self._written += self._snapshots.save(manifest)
+        self._budget.wrote(self._written)
+        seconds = self._seconds + time.perf_counter() - began
+        self._saved(Saved(taken.boundary, seconds, self._cpu(), self._written))
 
-    def _write(self, stored: Stored) -> int:
-        buffer = stored.buffer
-        assert buffer is not None
-        if stored.ready is not None:
-            stored.ready.synchronize()
-        if stored.name is None:
-            stored.name = digest(buffer.view)
-        try:
-            written = self._objects.put_aligned(stored.name, buffer.memory, stored.size)
-        except OSError:
-            stored.stored = False
-            raise
-        stored.stored = True
-        return written
-
-    def _give_back(self, written: list[Stored]) -> None:
-        for stored in written:
-            if stored.buffer is not None:
-                stored.stored = bool(stored.stored)
-                self._buffers.give_back(stored.buffer)
-                stored.buffer = None
+    def _cpu(self) -> float:
+        """Processor time of this thread since it was last asked."""
+        now = time.thread_time()
+        since, self._cpu_before = now - self._cpu_before, now
+        return since
 
     def _remember(self) -> None:
         """Learn which small blocks earlier runs have stored."""
@@ -166,18 +201,6 @@ class Snapshotter:
         for block in manifest.blocks:
             if block.digest and block.object in self._objects:
                 self._blocks.add_small(block.digest, block.object, block.offset, block.size)
-
-    def _prepare(self, pieces: list[Piece]) -> None:
-        """After the first tensors were met: buffers for those that the training is to change."""
-        if self._prepared or not pieces:
-            return
-        self._prepared = True
-        torch = sys.modules.get("torch")
-        if torch is None:
-            return
-        # A parameter will have a gradient, and Adam's two averages.
-        sizes = [p.extent for p in pieces if isinstance(p.value, torch.nn.Parameter)]
-        self._buffers.prepare(sizes)
 
     def _warn(self, boundary: str, error: Exception) -> None:
         what = type(error).__name__
@@ -202,7 +225,7 @@ def cores_short() -> bool:
 
 
 def _block(place: Place) -> BlockRef:
-    if place.object.name is None:
+    if place.object.name is None or place.object.stored is False:
         raise SnapshotError("an object that it shares with an earlier one could not be written")
     return BlockRef(place.object.name, place.offset, place.size, place.digest)
 

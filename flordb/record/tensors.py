@@ -31,6 +31,7 @@ class Piece:
     extent: int
     block: int = -1
     offset: int = 0
+    trains: bool = False
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """The object store: immutable bytes by their content's hash, each stored once.
 
+An object is here, or spooled to object storage (`spool`), from where reading brings it back.
+
 An object is written to a temporary file and renamed, so it is there whole or not at all, whenever
 the process is killed. Nothing is flushed to the device (no ``fsync``): after a power failure an
 object may be damaged. Reading checks the content against the name, so damage is found and never
@@ -15,6 +17,7 @@ from pathlib import Path
 import xxhash
 
 from flordb.errors import SnapshotError
+from flordb.store import spool
 
 _BLOCK = 4096
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -26,7 +29,7 @@ def digest(data: bytes | bytearray | memoryview) -> str:
 
 
 class ObjectStore:
-    """Objects below a folder: ``<first two digits>/<the others>``."""
+    """Objects below a folder: ``<first two digits>/<the others>``. Many processes may use them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,14 +42,14 @@ class ObjectStore:
     def __contains__(self, name: str) -> bool:
         if name in self._known:
             return True
-        found = self.path(name).exists()
+        found = _is_kept(self.path(name))
         if found:
             self._known.add(name)
         return found
 
     def lacks(self, names: list[str]) -> list[str]:
-        """Which of these objects are not on the disk now, whatever was known of them."""
-        gone = [name for name in names if not self.path(name).exists()]
+        """Which of these objects are neither here nor spooled, whatever was known of them."""
+        gone = [name for name in names if not _is_kept(self.path(name))]
         self._known.difference_update(gone)
         return gone
 
@@ -94,12 +97,9 @@ class ObjectStore:
 
         Raises SnapshotError where the object is gone or damaged.
         """
+        path = self.path(name)
         try:
-            with open(self.path(name), "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    data = memoryview(bytearray())
-                else:
-                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            data = self._mapped(path)
         except OSError as error:
             raise SnapshotError(
                 f"object {name} of a snapshot cannot be read: {error}. It was removed from "
@@ -112,9 +112,26 @@ class ObjectStore:
             )
         return data
 
+    def _mapped(self, path: Path) -> memoryview:
+        if _renewed(path):
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    return memoryview(bytearray())
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        note = spool.spooled(path)
+        if note is None:
+            raise FileNotFoundError(path)
+        data = bytearray(spool.fetch(note))
+        self.put(path.parent.name + path.name, data)
+        return memoryview(data)
+
+
+def _is_kept(path: Path) -> bool:
+    return path.exists() or path.with_name(path.name + spool.SUFFIX).exists()
+
 
 def _renewed(path: Path) -> bool:
-    """Whether an object is there; if so, it counts as new again, so that gc leaves it alone."""
+    """Whether an object is here; if so, it counts as just used, and gc leaves it alone."""
     try:
         os.utime(path)
     except FileNotFoundError:

@@ -1,0 +1,43 @@
+"""``flordb spool``: move snapshots to object storage; replays fetch what they need."""
+
+from __future__ import annotations
+
+import click
+
+from flordb.cli import options
+
+
+@click.command()
+@click.argument("url")
+@options.project
+@click.option(
+    "--keep-bytes",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Leave the most recently used objects here, up to this size.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be moved, and move nothing.")
+def command(url: str, project: str | None, keep_bytes: int, dry_run: bool) -> None:
+    """Move the objects of snapshots to URL, the least recently used first.
+
+    URL is a folder of any storage that pyarrow.fs knows; for S3, keys come from the environment and
+    options can be given behind a question mark.
+
+    \b
+    Examples:
+      flordb spool s3://bucket/flor
+      flordb spool 's3://bucket/flor?endpoint_override=localhost:9000&scheme=http'
+      flordb spool file:///mnt/archive/flor --keep-bytes 10000000000
+    """
+    from pathlib import Path
+
+    from flordb.store import retention, spool
+    from flordb.store.project import find_project
+
+    found = find_project(Path(project) if project else None)
+    chosen = retention.to_spool(retention.survey(found), keep_bytes)
+    size = 0
+    for item in chosen:
+        size += item.size if dry_run else spool.spool(item.path, url)
+    verb = "would be moved" if dry_run else "moved"
+    click.echo(f"{len(chosen)} objects, {size} bytes {verb} to {url}", err=True)

@@ -1,0 +1,326 @@
+"""What snapshots hold comes back: in place and into nothing, sharing memory as it did."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from flordb.record.reach import Reach
+from flordb.record.restore import load_objects, restore
+from flordb.record.snapshotter import Saved, Snapshotter
+from flordb.settings import Settings
+from flordb.store.objects import ObjectStore
+from flordb.store.snapshots import Manifest, SnapshotStore
+
+BIG = 600_000
+"""Elements of a tensor that is an object of its own."""
+
+
+class Kept:
+    """A snapshotter on a store in a folder, used as a recorder uses it."""
+
+    def __init__(self, folder: Path, **chosen: Any) -> None:
+        self.objects = ObjectStore(folder / "objects")
+        self.snapshots = SnapshotStore(folder / "snapshots" / "run")
+        self.saved: list[Saved] = []
+        settings = Settings(**chosen)
+        self.snapshotter = Snapshotter(
+            self.objects, self.snapshots, self.saved.append, lambda file: False, settings
+        )
+
+    def take(self, boundary: str = "epoch=0@end", **values: Any) -> None:
+        roots = {(("checkpoint", name),): value for name, value in values.items()}
+        self.snapshotter.take(boundary, Reach(roots, set()), {})
+
+    def done(self) -> None:
+        assert self.snapshotter.close(60)
+
+    def manifest(self, boundary: str = "epoch=0@end") -> Manifest:
+        return self.snapshots.load(boundary)
+
+    def restore(self, boundary: str = "epoch=0@end", **values: Any) -> None:
+        assert (
+            restore(self.manifest(boundary), ObjectStore(self.objects.folder), None, values) == {}
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        if one.is_sparse:
+            one, other = one.to_dense(), other.to_dense()
+        if one.is_quantized:
+            return torch.equal(one.int_repr(), other.int_repr())
+        kind = torch.int16 if one.element_size() == 2 else torch.uint8
+        raw = one.element_size() < 4 and one.is_floating_point()
+        return torch.equal(one.view(kind), other.view(kind)) if raw else torch.equal(one, other)
+    if isinstance(one, pd.DataFrame):
+        return one.equals(other)
+    if isinstance(one, np.ndarray):
+        return bool((one == other).all())
+    return bool(one == other)
+
+
+class Tagged(torch.Tensor):
+    """A tensor of a subclass."""
+
+
+def _quantized(start: float) -> torch.Tensor:
+    values = torch.arange(6.0) + start
+    return torch.quantize_per_tensor(values, scale=0.5, zero_point=3, dtype=torch.quint8)
+
+
+VALUES: dict[str, Callable[[float], Any]] = {
+    "float32": lambda x: torch.full((4, 3), x),
+    "bfloat16": lambda x: torch.full((4, 3), x, dtype=torch.bfloat16),
+    "float8": lambda x: torch.full((5,), x).to(torch.float8_e4m3fn),
+    "complex, conjugated": lambda x: torch.full((3,), complex(x, 1.5)).conj(),
+    "bool": lambda x: torch.arange(4) > x,
+    "no elements": lambda x: torch.empty(0, 3),
+    "no dimension": lambda x: torch.tensor(x),
+    "transposed": lambda x: (torch.arange(6.0) + x).reshape(2, 3).T,
+    "every other row": lambda x: (torch.arange(24.0) + x).reshape(8, 3)[::2],
+    "channels last": lambda x: (
+        (torch.arange(48.0) + x).reshape(1, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    ),
+    "large": lambda x: torch.arange(BIG) + x,
+    "quantized": _quantized,
+    "sparse": lambda x: torch.tensor([[0.0, x + 1], [2.0, 0]]).to_sparse(),
+    "subclass": lambda x: torch.full((3,), x).as_subclass(Tagged),
+    "array": lambda x: np.full((3, 2), x),
+    "array backwards": lambda x: (np.arange(4) + x)[::-1],
+    "structured array": lambda x: np.array([(x, 2)], dtype=[("a", "f8"), ("b", "i4")]),
+    "dates": lambda x: np.array(["2026-01-01", "2026-01-02"], "M8[D]") + int(x),
+    "frame": lambda x: pd.DataFrame({"a": [x, 2.0], "c": pd.Categorical(["x", "y"])}),
+}
+
+
+@pytest.mark.parametrize("name", list(VALUES))
+def test_value_comes_back_in_place_and_in_a_place_where_nothing_is(tmp_path, name) -> None:
+    make = VALUES[name]
+    kept = Kept(tmp_path)
+    kept.take(holder={"value": make(0.0)})
+    kept.done()
+    live = {"value": make(1.0)}
+    before = live["value"]
+    kept.restore(holder=live)
+    assert _same(live["value"], make(0.0))
+    assert type(live["value"]) is type(make(0.0))
+    if type(before) is torch.Tensor and not before.is_conj():
+        assert live["value"] is before
+    empty: dict[str, Any] = {}
+    kept.restore(holder=empty)
+    assert _same(empty["value"], make(0.0))
+    assert type(empty["value"]) is type(make(0.0))
+
+
+def test_what_shared_memory_shares_it_again(tmp_path) -> None:
+    base = torch.arange(12.0)
+    array = base.numpy()
+    kept = Kept(tmp_path)
+    kept.take(h={"base": base, "tail": base[6:], "grid": base.view(3, 4).T, "array": array})
+    kept.done()
+    assert len(kept.manifest().blocks) == 1
+    made: dict[str, Any] = {}
+    kept.restore(h=made)
+    made["base"][7] = 100.0
+    assert made["tail"][1] == 100.0
+    assert made["grid"][3, 1] == 100.0
+    assert made["array"][7] == 100.0
+
+
+def test_equal_tensors_are_stored_once_and_stay_apart(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    kept.take(
+        h={"a": torch.ones(BIG), "b": torch.ones(BIG), "c": torch.ones(5), "d": torch.ones(5)}
+    )
+    kept.done()
+    assert kept.saved[0].bytes < 1.02 * 4 * BIG
+    made: dict[str, Any] = {}
+    kept.restore(h=made)
+    made["a"][0] = made["c"][0] = 7.0
+    assert made["b"][0] == made["d"][0] == 1.0
+
+
+def test_column_does_not_store_its_matrix(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    kept.take(column=torch.zeros(1000, 1000)[:, 0])
+    kept.done()
+    assert kept.saved[0].bytes < 50_000
+
+
+def _trained(seed: int, steps: int) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    net[2].weight = nn.Parameter(torch.randn(4, 8))
+    tied = nn.Linear(4, 8, bias=False)
+    tied.weight = net[0].weight
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    found = {
+        "net": net,
+        "tied": tied,
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20),
+        "ema": torch.optim.swa_utils.AveragedModel(net),
+        "scaler": torch.amp.GradScaler("cpu", init_scale=2.0**seed, growth_interval=2),
+        "python": random.Random(seed),
+        "numpy": np.random.default_rng(seed),
+        "legacy": np.random.RandomState(seed),
+        "torch": torch.Generator().manual_seed(seed),
+    }
+    data = torch.utils.data.TensorDataset(torch.arange(40.0).reshape(10, 4))
+    found["loader"] = torch.utils.data.DataLoader(
+        data, shuffle=True, batch_size=5, generator=found["torch"]
+    )
+    for _ in range(steps):
+        _step(found)
+    return found
+
+
+def _step(found: dict[str, Any]) -> list[float]:
+    """One step of training; numbers that depend on the whole state."""
+    (x,) = next(iter(found["loader"]))
+    x = x + float(found["numpy"].random()) + found["python"].random() + found["legacy"].rand()
+    loss = found["net"](x).square().mean()
+    found["optimizer"].zero_grad()
+    found["scaler"].scale(loss).backward()
+    found["scaler"].step(found["optimizer"])
+    found["scaler"].update()
+    found["scheduler"].step()
+    found["ema"].update_parameters(found["net"])
+    shadow = next(iter(found["ema"].parameters())).sum().item()
+    rate = found["optimizer"].param_groups[0]["lr"]
+    return [loss.item(), shadow, rate, found["scaler"].get_scale(), found["tied"](x).sum().item()]
+
+
+def test_training_goes_on_exactly_where_it_was(tmp_path) -> None:
+    found = _trained(1, 3)
+    kept = Kept(tmp_path)
+    kept.take(**found)
+    kept.done()
+    expected = [_step(found) for _ in range(4)]
+    other = _trained(2, 1)
+    weight = other["net"][0].weight
+    kept.restore(**other)
+    assert other["net"][0].weight is weight
+    assert [_step(other) for _ in range(4)] == expected
+    assert other["tied"].weight is weight
+
+
+def test_loading_into_other_objects_of_a_running_program(tmp_path) -> None:
+    found = _trained(1, 3)
+    kept = Kept(tmp_path)
+    kept.take(**found)
+    kept.done()
+    net = _trained(2, 0)["net"]
+    failed = load_objects(kept.manifest(), kept.objects, {"net": net})
+    assert "net" not in failed
+    assert _same(net[0].weight, found["net"][0].weight)
+
+
+# Only what changed.
+
+
+def _epochs(kept: Kept, values: dict[str, Any], change: Callable[[int], None], count: int) -> None:
+    for epoch in range(count):
+        change(epoch)
+        for boundary in (f"epoch={epoch}/step@exit", f"epoch={epoch}@end"):
+            kept.take(boundary, **values)
+
+
+WRITERS: dict[str, Callable[[torch.Tensor, float], Any]] = {
+    "in place": lambda t, x: t.fill_(x),
+    "past the version counter": lambda t, x: t.data.fill_(x),
+    "through NumPy": lambda t, x: t.numpy().fill(x),
+    "one byte of an inner page": lambda t, x: ctypes.memset(t.data_ptr() + 100_000, int(x), 1),
+    "the first byte": lambda t, x: ctypes.memset(t.data_ptr(), int(x), 1),
+    "the last byte": lambda t, x: ctypes.memset(t.data_ptr() + 4 * BIG - 1, int(x), 1),
+}
+
+
+@pytest.mark.parametrize("writer", list(WRITERS))
+def test_no_write_to_a_frozen_tensor_is_overlooked(tmp_path, writer) -> None:
+    frozen = torch.zeros(BIG)
+    states = []
+    kept = Kept(tmp_path)
+
+    def change(epoch: int) -> None:
+        if epoch in (5, 6, 9):
+            WRITERS[writer](frozen, epoch)
+        states.append(frozen.clone())
+
+    _epochs(kept, {"frozen": frozen}, change, 12)
+    kept.done()
+    for epoch, state in enumerate(states):
+        for boundary in (f"epoch={epoch}/step@exit", f"epoch={epoch}@end"):
+            live = torch.ones(BIG)
+            kept.restore(boundary, frozen=live)
+            assert torch.equal(live.view(torch.uint8), state.view(torch.uint8))
+
+
+def test_bytes_stored_are_the_bytes_changed(tmp_path) -> None:
+    frozen = nn.Sequential(*(nn.Linear(700, 700) for _ in range(6)))
+    changing = torch.zeros(BIG)
+    kept = Kept(tmp_path)
+    values = {"frozen": frozen, "changing": changing}
+    _epochs(kept, values, lambda epoch: changing.add_(1.0), 6)
+    kept.done()
+    first, *others = [saved.bytes for saved in kept.saved]
+    assert first > 6 * 4 * 700 * 700 + 4 * BIG
+    assert sum(others) < 1.05 * 5 * 4 * BIG
+
+
+def test_memory_that_is_used_otherwise_is_not_taken_for_what_it_was(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    made: list[torch.Tensor] = []
+    for epoch in range(20):
+        # Freed and allocated anew, often at the same address, with other content.
+        tensor = torch.full((BIG,), float(epoch % 3)) if epoch % 4 else torch.zeros(BIG)
+        made.append(tensor[:1].clone())
+        for boundary in (f"epoch={epoch}/step@exit", f"epoch={epoch}@end"):
+            kept.take(boundary, tensor=tensor)
+        del tensor
+    kept.done()
+    for epoch, first in enumerate(made):
+        live = torch.ones(BIG)
+        kept.restore(f"epoch={epoch}@end", tensor=live)
+        assert (live == first).all()
+
+
+def test_forked_child_leaves_the_parents_watched_memory_alone(tmp_path) -> None:
+    import multiprocessing
+
+    frozen = torch.zeros(BIG)
+    kept = Kept(tmp_path)
+    _epochs(kept, {"frozen": frozen}, lambda epoch: None, 4)
+    arguments = (frozen.data_ptr(), 1, 4 * BIG)  # torch's threads do not survive a fork
+    child = multiprocessing.get_context("fork").Process(target=ctypes.memset, args=arguments)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    frozen[-1] = 2.0
+    kept.take("epoch=9@end", frozen=frozen)
+    kept.done()
+    live = torch.ones(BIG)
+    kept.restore("epoch=9@end", frozen=live)
+    assert torch.equal(live, frozen)
+    assert live[0] == 0.0
+
+
+def test_memory_on_its_way_to_the_disk_is_bounded(tmp_path) -> None:
+    changing = [torch.zeros(BIG) for _ in range(4)]
+    kept = Kept(tmp_path, snapshot_memory_bytes=2 * 4 * BIG)
+    _epochs(kept, {"h": changing}, lambda epoch: [t.fill_(epoch) for t in changing][:0], 3)
+    kept.done()
+    assert kept.snapshotter._buffers._allocated <= 2 * 4 * BIG + 8192
+    live = [torch.ones(BIG) for _ in range(4)]
+    kept.restore("epoch=2@end", h=live)
+    assert all((tensor == 2).all() for tensor in live)
