@@ -156,9 +156,7 @@ class Blocks:
     def close(self) -> None:
         self._watch.close()
 
-    def _large(
-        self, block: Range, kind: str, fresh: dict[str, Stored]
-    ) -> Place:
+    def _large(self, block: Range, kind: str, fresh: dict[str, Stored]) -> Place:
         memory = (block.address, block.size)
         learned = self._learned.setdefault((block.first.key, block.size), _Learned())
         learned.settle()
@@ -191,9 +189,7 @@ class Blocks:
             and self._edges(block) == known.edges
         )
 
-    def _stored(
-        self, block: Range, changes: bool, fresh: dict[str, Stored]
-    ) -> Place:
+    def _stored(self, block: Range, changes: bool, fresh: dict[str, Stored]) -> Place:
         if changes:
             return Place(self._copied(None, block), 0, block.size)
         name = digest(_view(block.address, block.size))
