@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _PAGE = 4096
+_FIRST_BYTES = 64_000_000
 
 
 class Buffer:
@@ -51,11 +52,14 @@ class Stored:
 class Buffers:
     """Hands out buffers of at most ``limit`` bytes together; waits for some to come back.
 
-    One that is larger than the limit is handed out when all others are back.
+    One that is larger than the limit is handed out when all others are back. Until `prepare`, there
+    are only a few: what is copied first is copied once, most of it never changes, and waiting for
+    the disk is no slower than waiting for new memory.
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit = min(limit, _FIRST_BYTES)
+        self._later = limit
         self._free: list[Buffer] = []
         self._allocated = 0
         self._used = 0
@@ -83,6 +87,9 @@ class Buffers:
 
         To be called behind the training: the system takes long to find the memory.
         """
+        with self._changed:
+            self.limit = self._later
+            self._changed.notify_all()
         for size in sizes:
             capacity = max(_PAGE, -(-size // _PAGE) * _PAGE)
             with self._changed:

@@ -52,7 +52,7 @@ class _Taken:
     missing: dict[str, str]
     names: tuple[str, ...]
     info: dict[str, Any]
-    growth: list[int]
+    growth: list[int] | None
 
 
 class Snapshotter:
@@ -119,11 +119,11 @@ class Snapshotter:
         self._blocks.close()
         return not self._thread.is_alive()
 
-    def _growth(self, captured: Captured) -> list[int]:
+    def _growth(self, captured: Captured) -> list[int] | None:
         """The first time: sizes of what the training is going to change, with the gradients, and
         what the optimizers keep for each parameter."""
         if self._prepared or not captured.pieces:
-            return []
+            return None
         self._prepared = True
         sizes = [p.extent for p in captured.pieces if p.trains and p.extent >= SMALL_BYTES]
         return sizes * (2 + captured.averages)
@@ -145,7 +145,8 @@ class Snapshotter:
                 self._warn(work.boundary, error)
             self._written, self._seconds, self._failure = 0, 0.0, None
             self._room.release()
-            self._buffers.prepare(work.growth)
+            if work.growth is not None:
+                self._buffers.prepare(work.growth)
 
     def _write(self, stored: Stored) -> None:
         """Write an object. A failure is kept for the snapshot that it belongs to."""

@@ -1,0 +1,266 @@
+"""What recording costs a training: overhead, hold-up by snapshots, bytes stored.
+
+Six trainings in the shapes of the dissertation's Table 4.3, each recorded with the default settings
+and paired with the same training with flordb disabled, alternating. Each runs in a process of its
+own, forked from one that has imported torch, in a project with an empty store; timed is the loop.
+Beside them the machine's own limits: memcpy into used memory, hashing, writing past the page cache.
+
+`python bench/record.py [NAMES…]` runs all or some; about four minutes for all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+PAIRS = 3
+
+COMMON = """
+import flordb as flor, torch, time, json, os, sys
+from torch import nn
+from torch.nn import functional as F
+torch.manual_seed(0)
+"""
+TRAIN = """
+began = time.perf_counter()
+with flor.checkpointing(net=net, opt=opt):
+    for epoch in flor.loop("epoch", range(EPOCHS)):
+        for step in flor.loop("step", range(STEPS)):
+            loss = loss_of(step)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            flor.log("loss", loss.item())
+        flor.log("last", loss.item())
+seconds = time.perf_counter() - began
+with open("result.json", "w") as file:
+    trained = sum(p.nbytes for group in opt.param_groups for p in group["params"])
+    json.dump({"seconds": seconds, "trained": trained}, file)
+"""
+WORKLOADS = {
+    "small CNN, short epochs": """
+torch.set_num_threads(1)
+EPOCHS, STEPS = 24, 20
+net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3),
+    nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 64), nn.ReLU(), nn.Linear(64, 10))
+opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+X, Y = torch.randn(STEPS, 64, 1, 28, 28), torch.randint(10, (STEPS, 64))
+def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
+""",
+    "ResNet-20 with BatchNorm": """
+torch.set_num_threads(2)
+EPOCHS, STEPS = 4, 16
+class Block(nn.Module):
+    def __init__(self, i, o, stride):
+        super().__init__()
+        self.c1, self.b1 = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
+        self.c2, self.b2 = nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o)
+        self.short = nn.Conv2d(i, o, 1, stride) if i != o else nn.Identity()
+    def forward(self, x):
+        y = F.relu(self.b1(self.c1(x)))
+        return F.relu(self.b2(self.c2(y)) + self.short(x))
+sizes = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
+net = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+    *[Block(*s) for s in sizes], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+X, Y = torch.randn(STEPS, 32, 3, 32, 32), torch.randint(10, (STEPS, 32))
+def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
+""",
+    "transformer, 100 MB": """
+torch.set_num_threads(2)
+EPOCHS, STEPS = 2, 8
+layer = nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
+net = nn.Sequential(nn.TransformerEncoder(layer, 8, enable_nested_tensor=False), nn.Linear(512, 64))
+opt = torch.optim.AdamW(net.parameters(), lr=1e-4)
+X, Y = torch.randn(STEPS, 8, 64, 512), torch.randint(64, (STEPS, 8 * 64))
+def loss_of(step): return F.cross_entropy(net(X[step]).reshape(-1, 64), Y[step])
+""",
+    "seq2seq GRU": """
+torch.set_num_threads(1)
+EPOCHS, STEPS = 4, 12
+class Seq2Seq(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(2000, 128)
+        self.encoder = nn.GRU(128, 256, batch_first=True)
+        self.decoder = nn.GRU(128, 256, batch_first=True)
+        self.out = nn.Linear(256, 2000)
+    def forward(self, x, y):
+        _, h = self.encoder(self.embed(x))
+        return self.out(self.decoder(self.embed(y), h)[0])
+net = Seq2Seq()
+opt = torch.optim.Adam(net.parameters())
+X, Y = torch.randint(2000, (STEPS, 32, 20)), torch.randint(2000, (STEPS, 32, 20))
+def loss_of(step):
+    return F.cross_entropy(net(X[step], Y[step]).reshape(-1, 2000), Y[step].reshape(-1))
+""",
+    "adversarial fine-tune": """
+torch.set_num_threads(1)
+EPOCHS, STEPS = 20, 4
+body = nn.Sequential(*[m for _ in range(64) for m in (nn.Linear(1024, 1024), nn.ReLU())])
+body.requires_grad_(False)
+head = nn.Linear(1024, 420)
+net = nn.Sequential(body, head)
+opt = torch.optim.Adam(head.parameters())
+X, Y = torch.randn(STEPS, 32, 1024), torch.randint(420, (STEPS, 32))
+def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
+""",
+    "autoencoder with EMA": """
+torch.set_num_threads(1)
+EPOCHS, STEPS = 6, 40
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 32),
+            nn.Linear(32, 512), nn.ReLU(), nn.Linear(512, 784))
+    def forward(self, x): return self.net(x)
+net = Model()
+ema = torch.optim.swa_utils.AveragedModel(net, torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
+opt = torch.optim.Adam(net.parameters())
+X = torch.rand(STEPS, 256, 784)
+def loss_of(step):
+    ema.update_parameters(net)
+    return F.mse_loss(net(X[step]), X[step])
+""",
+}
+
+
+def _run(root: Path, disabled: bool) -> dict[str, Any]:
+    """Train in a forked process; what it measured, with its run file's lines."""
+    subprocess.run(["rm", "-rf", str(root / ".flor")], check=True)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chdir(root)
+            os.environ["FLORDB_DISABLED"] = str(int(disabled))
+            sys.argv = ["train.py"]
+            runpy.run_path("train.py", run_name="__main__")
+            import flordb
+
+            flordb.commit()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise SystemExit("a training failed")
+    found: dict[str, Any] = json.loads((root / "result.json").read_text())
+    return found
+
+
+def _snapshots(root: Path) -> dict[str, dict[str, Any]]:
+    """By boundary: hold-up, CPU behind the training (s), bytes stored, bytes in the snapshot."""
+    from flordb.store.runfile import read_run
+    from flordb.store.snapshots import SnapshotStore
+
+    (path,) = (p for p in (root / ".flor" / "runs").iterdir() if ".jsonl" in p.name)
+    store = SnapshotStore(root / ".flor" / "snapshots" / path.name.partition(".jsonl")[0])
+    found: dict[str, dict[str, Any]] = {}
+    for line in read_run(path).singly():
+        if line["k"] == "snap":
+            found.setdefault(line["at"], {})["held"] = line["s"]
+        elif line["k"] == "time" and line["w"] == "snapshot":
+            manifest = store.load(line["at"])
+            size = sum(block.size for block in manifest.blocks)
+            more = {"cpu": line["cpu"], "stored": line["bytes"], "size": size}
+            found.setdefault(line["at"], {}).update(more)
+    return found
+
+
+def _limits(folder: Path) -> dict[str, float]:
+    """The machine's speeds in bytes a second."""
+    import ctypes
+    import time
+
+    from flordb.record.buffers import Buffer
+    from flordb.store.objects import ObjectStore, digest
+
+    size = 128_000_000
+    one, other = Buffer(-(-size // 4096) * 4096), Buffer(-(-size // 4096) * 4096)
+    one.size = other.size = size
+    ctypes.memset(one.address, 1, size)
+    ctypes.memset(other.address, 1, size)
+    speeds: dict[str, list[float]] = {"memcpy": [], "hash": [], "disk": []}
+    for number in range(5):
+        store = ObjectStore(folder / str(number))
+        for name, work in (
+            ("memcpy", lambda: ctypes.memmove(other.address, one.address, size)),
+            ("hash", lambda: digest(one.view)),
+            ("disk", lambda s=store: s.put_aligned("00" + "0" * 30, one.memory, size)),
+        ):
+            began = time.perf_counter()
+            work()
+            speeds[name].append(size / (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, float]:
+    (root / "train.py").write_text(COMMON + WORKLOADS[name] + TRAIN)
+    overheads, plains, changed = [], [], 0.0
+    snapshots: dict[str, dict[str, Any]] = {}
+    for _ in range(PAIRS):
+        plain = _run(root, disabled=True)["seconds"]
+        result = _run(root, disabled=False)
+        snapshots = _snapshots(root)
+        overheads.append(result["seconds"] / plain - 1)
+        plains.append(plain)
+        changed = result["trained"]
+    epochs = WORKLOADS[name].split("EPOCHS, STEPS = ")[1].split(",")[0]
+    inside = {at: s for at, s in snapshots.items() if "=" in at}
+    taken = len({at.split("=")[1].split("@")[0].split("/")[0] for at in inside})
+    held = [s["held"] for s in inside.values()]
+    total = sum(s.get("held", 0.0) for s in snapshots.values())
+    last = [s for at, s in inside.items() if at.endswith("@exit")][-1:]
+    bound = [
+        s["size"] / limits["hash"] + min(s["stored"], s["size"]) / limits["memcpy"]
+        for s in inside.values()
+    ]
+    ratio = statistics.median(h / b for h, b in zip(held, bound, strict=True)) if held else 0.0
+    overhead = statistics.median(overheads)
+    print(
+        f"{name:26}{statistics.median(plains):6.1f} s {overhead * 100:+6.1f} %"
+        f"  [{', '.join(f'{o * 100:+.1f}' for o in overheads)}]"
+        f"  held {total / statistics.median(plains) * 100:5.2f} %"
+        f"  epochs {taken:2}/{epochs:2}  M {sum(held) / max(1, taken) * 1e3:6.1f} ms an epoch"
+        f" = {ratio:4.2f} x (hash + copy)"
+        + "".join(
+            f"  {s['size'] / 1e6:.0f} MB, stored {s['stored'] / 1e6:.2f} MB an epoch"
+            f" (trained {changed / 1e6:.2f})"
+            for s in last
+        ),
+        flush=True,
+    )
+    return overhead, total / statistics.median(plains)
+
+
+def main() -> None:
+    """Run the workloads named on the command line, or all."""
+    import torch  # noqa: F401 (once, for all processes)
+
+    import flordb.record.recorder  # noqa: F401
+
+    chosen = [n for n in WORKLOADS if not sys.argv[1:] or any(a in n for a in sys.argv[1:])]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "proj"
+        root.mkdir()
+        subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+        limits = _limits(Path(folder) / "limits")
+        print("  ".join(f"{name} {speed / 1e9:.1f} GB/s" for name, speed in limits.items()))
+        results = [_measure(name, root, limits) for name in chosen]
+    overheads, held = zip(*results, strict=True)
+    print(f"mean overhead {statistics.mean(overheads) * 100:+.1f} %, held up", end=" ")
+    print(f"{statistics.mean(held) * 100:.2f} %; highest {max(overheads) * 100:+.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Whatever happens to the process or the disk, a visible snapshot is whole and training goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+
+from flordb.errors import SnapshotError
+from flordb.store.objects import ObjectStore, digest
+from flordb.store.snapshots import SnapshotStore
+from tests.conftest import Sandbox
+
+TRAIN = """\
+import flordb as flor, torch, time, sys, pathlib, shutil, os
+w = [torch.zeros(400_000) for _ in range(6)]
+for epoch in flor.loop("epoch", range(int(sys.argv[1]))):
+    for step in flor.loop("step", range(2)):
+        for t in w: t += 1
+    flor.log("w", w[0][0].item())
+    {between}
+print("trained")
+"""
+
+
+def _check_all(sandbox: Sandbox) -> int:
+    """Every visible snapshot can be read in full; how many there are."""
+    count = 0
+    for folder in sandbox.project.snapshots.iterdir():
+        store, objects = SnapshotStore(folder), ObjectStore(sandbox.project.objects)
+        for boundary in store.boundaries():
+            for name in store.load(boundary).objects:
+                objects.get(name)
+            count += 1
+    return count
+
+
+@pytest.mark.slow
+def test_kill_at_any_moment_leaves_whole_snapshots_only(sandbox) -> None:
+    sandbox.write("train.py", TRAIN.format(between="pass"))
+    wait = random.Random(5)
+    seen = 0
+    for _ in range(4):
+        process = sandbox.start("train.py", "100000")
+        deadline = time.monotonic() + 60
+        known = len(list(sandbox.project.objects.glob("*/*")))
+        while len(list(sandbox.project.objects.glob("*/*"))) < known + 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(wait.random() * 0.4)
+        process.kill()
+        process.communicate()
+        seen = max(seen, _check_all(sandbox))
+    assert seen > 4
+
+
+def test_full_disk_costs_snapshots_and_nothing_else(sandbox) -> None:
+    # Files may grow to 300 kB: enough for values, too little for a tensor.
+    limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    sandbox.write("train.py", limit + TRAIN.format(between="pass"))
+    done = sandbox.run("train.py", "5")
+    assert done.stdout == "trained\n"
+    assert done.stderr.count("could not be written") == 1
+    assert sandbox.logged("w") == [2.0, 4.0, 6.0, 8.0, 10.0]
+    assert not list(sandbox.project.objects.rglob("*.tmp"))
+    _check_all(sandbox)
+
+
+def test_store_that_is_deleted_meanwhile_is_filled_again(sandbox) -> None:
+    between = "time.sleep(0.5); epoch == 3 and shutil.rmtree('.flor/objects')"
+    sandbox.write("train.py", TRAIN.format(between=between))
+    done = sandbox.run("train.py", "9")
+    assert done.stdout == "trained\n"
+    (folder,) = sandbox.project.snapshots.iterdir()
+    store, objects = SnapshotStore(folder), ObjectStore(sandbox.project.objects)
+    for name in store.load("epoch=8@end").objects:
+        objects.get(name)
+
+
+def test_damaged_object_is_never_restored(tmp_path) -> None:
+    objects = ObjectStore(tmp_path)
+    data = b"x" * 100_000
+    objects.put(digest(data), data)
+    path = objects.path(digest(data))
+    path.write_bytes(data[:-1] + b"y")
+    with pytest.raises(SnapshotError, match="damaged"):
+        objects.get(digest(data))
+    path.unlink()
+    with pytest.raises(SnapshotError, match="removed"):
+        objects.get(digest(data))
+
+
+def test_writing_past_the_page_cache_and_through_it_store_the_same(tmp_path, monkeypatch) -> None:
+    from flordb.record.buffers import Buffers
+
+    buffer = Buffers(1 << 20).take(100_001)
+    buffer.memory[:100_001] = os.urandom(100_001)
+    name = digest(buffer.view)
+    for direct in (True, False):
+        objects = ObjectStore(tmp_path / str(direct))
+        objects._direct = direct
+        assert objects.put_aligned(name, buffer.memory, buffer.size) == 100_001
+        assert objects.put_aligned(name, buffer.memory, buffer.size) == 0
+        assert bytes(objects.get(name)) == bytes(buffer.view)
+
+
+def test_file_system_without_direct_writing_is_written_through_the_cache(tmp_path) -> None:
+    from flordb.record.buffers import Buffers
+
+    refused = []
+
+    def refusing(path, flags, *more, _open=os.open):
+        if flags & os.O_DIRECT:
+            refused.append(path)
+            raise OSError(22, "Invalid argument")
+        return _open(path, flags, *more)
+
+    buffer = Buffers(1 << 20).take(8192)
+    objects = ObjectStore(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        objects.put_aligned(digest(buffer.view), buffer.memory, buffer.size)
+    assert len(refused) == 1
+    assert bytes(objects.get(digest(buffer.view))) == bytes(8192)
+    shutil.rmtree(tmp_path)
