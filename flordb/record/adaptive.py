@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from flordb.store.runfile import read_bytes
+
+_REPLAYS_READ = 16
+_RESTORE = re.compile(rb'"w":"restore","s":([0-9.e+-]+),"m":([0-9.e+-]+)')
 
 
 @dataclass
@@ -16,7 +23,8 @@ class Adaptive:
     M is measured: the seconds that the training was held up, plus the processor time that was
     used behind it, where no core was free for that. So it is small where little has changed.
 
-    ``epsilon``: ε, the tolerated share. ``restore_ratio``: c, restore over materialization time.
+    ``epsilon``: ε, the tolerated share. ``restore_ratio``: c, restore over materialization time,
+    until `observe` knows better.
     """
 
     epsilon: float
@@ -35,6 +43,10 @@ class Adaptive:
     def expected(self) -> float:
         """Seconds that the next iteration's snapshots are expected to take (M)."""
         return self._held + max(self._behind, self._behind_last)
+
+    def observe(self, ratio: float | None) -> None:
+        """Take c from the project's replays, where there were any."""
+        self.restore_ratio = self.restore_ratio if ratio is None else ratio
 
     def pays(self, computed: float) -> bool:
         """Whether to take the snapshots of an iteration after ``computed`` seconds of training.
@@ -61,3 +73,20 @@ class Adaptive:
         """Storing a snapshot used a processor that the training would have used."""
         self.spent += seconds
         self._behind += seconds
+
+
+def observed_ratio(runs: Path) -> float | None:
+    """c as the latest replays of a project saw it: what restoring took over what M was.
+
+    Parameters: ``runs``, the folder of run files; those of replays tell it. None: there are none.
+    """
+    restored = materialized = 0.0
+    for path in sorted(runs.glob("*.replay-*"))[-_REPLAYS_READ:]:
+        try:
+            text = read_bytes(path)
+        except OSError:
+            continue  # moved or deleted meanwhile
+        for seconds, held in _RESTORE.findall(text):
+            restored += float(seconds)
+            materialized += float(held)
+    return restored / materialized if materialized > 0 else None

@@ -85,6 +85,7 @@ class Recorder:
             self._saved,
             self._is_project,
             settings,
+            self._adaptive,
         )
         self._loops_ended: float | None = None
         self._loops_began: float | None = None

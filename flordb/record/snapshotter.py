@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flordb.errors import SnapshotError, warn_in_training
+from flordb.record.adaptive import Adaptive, observed_ratio
 from flordb.record.blocks import SMALL_BYTES, Blocks, Place
 from flordb.record.budget import Budget
 from flordb.record.buffers import Buffers, Stored
@@ -53,13 +54,14 @@ class _Taken:
     names: tuple[str, ...]
     info: dict[str, Any]
     growth: list[int] | None
+    held: float
 
 
 class Snapshotter:
     """Takes the snapshots of one run.
 
     Parameters: ``saved`` is called after each, behind the training; ``is_project``, whether a
-    source file is the project's.
+    source file is the project's; ``adaptive`` learns what restoring took in earlier replays.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Snapshotter:
         saved: Callable[[Saved], None],
         is_project: Callable[[str], bool],
         chosen: Settings,
+        adaptive: Adaptive,
     ) -> None:
         self._objects = objects
         self._snapshots = snapshots
         self._saved = saved
         self._is_project = is_project
         self._chosen = chosen
+        self._adaptive = adaptive
         self._given_up: dict[str, str] = {}
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
         self._queue: queue.SimpleQueue[Stored | _Taken | None] = queue.SimpleQueue()
@@ -97,6 +101,7 @@ class Snapshotter:
         Waits where too many snapshots, or copies of too many bytes, are on their way to the disk.
         """
         self._room.acquire()
+        began = time.perf_counter()
         taken = None
         try:
             captured = capture(
@@ -106,6 +111,7 @@ class Snapshotter:
             taken = _Taken(
                 *(boundary, captured.state, places, tuple(map(_tensor, captured.pieces))),
                 *(captured.missing, captured.names, info, self._growth(captured)),
+                time.perf_counter() - began,
             )
             self._queue.put(taken)
         finally:
@@ -132,6 +138,7 @@ class Snapshotter:
 
     def _run(self) -> None:
         self._remember()
+        self._adaptive.observe(observed_ratio(self._objects.folder.parent / "runs"))
         while (work := self._queue.get()) is not None:
             began = time.perf_counter()
             if isinstance(work, Stored):
@@ -172,7 +179,7 @@ class Snapshotter:
         self._written += self._objects.put(state, taken.state)
         manifest = Manifest(
             *(taken.boundary, state, tuple(map(_block, taken.places)), taken.tensors),
-            *(taken.missing, taken.names, taken.info),
+            *(taken.missing, taken.names, taken.info, round(taken.held, 6)),
         )
         lacking = self._objects.lacks(sorted(manifest.objects))
         if lacking:

@@ -368,11 +368,16 @@ class Replayer:
     def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
         began = time.perf_counter()
         try:
-            failed = restore(self._snapshots.load(boundary), self._objects, frame, self._checkpoint)
+            manifest = self._snapshots.load(boundary)
+            failed = restore(manifest, self._objects, frame, self._checkpoint)
         except SnapshotError as error:
             raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+        seconds = time.perf_counter() - began
         self._restored[0] += 1
-        self._restored[1] += time.perf_counter() - began
+        self._restored[1] += seconds
+        # From these, later recordings know c of equation 4.4.
+        line = {"k": "time", "w": "restore", "s": round(seconds, 6), "m": manifest.held}
+        self._write(line)
         blocking = blocking_names(failed, self.job.needed) if check else ()
         if blocking:
             first = blocking[0]

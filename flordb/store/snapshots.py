@@ -59,6 +59,8 @@ class Manifest:
     missing: dict[str, str]
     names: tuple[str, ...]
     info: dict[str, Any]
+    held: float = 0.0
+    """Seconds that taking it held up the training."""
 
     @property
     def objects(self) -> set[str]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from flordb.record.adaptive import Adaptive
 from flordb.record.reach import Reach
 from flordb.record.restore import load_objects, restore
 from flordb.record.snapshotter import Saved, Snapshotter
@@ -33,8 +34,9 @@ class Kept:
         self.snapshots = SnapshotStore(folder / "snapshots" / "run")
         self.saved: list[Saved] = []
         settings = Settings(**chosen)
+        adaptive = Adaptive(settings.epsilon, settings.restore_ratio)
         self.snapshotter = Snapshotter(
-            self.objects, self.snapshots, self.saved.append, lambda file: False, settings
+            self.objects, self.snapshots, self.saved.append, lambda file: False, settings, adaptive
         )
 
     def take(self, boundary: str = "epoch=0@end", **values: Any) -> None:
