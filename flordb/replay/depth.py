@@ -10,6 +10,7 @@ import ast
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from flordb.analysis.files import rereads
 from flordb.analysis.hidden import hidden_changes
 from flordb.analysis.program import Program
 from flordb.analysis.shapes import Shape, shapes
@@ -89,6 +90,7 @@ class _Deepener:
         needed: frozenset[str],
         snapshots: Snapshots,
     ) -> None:
+        self.visits = visits
         self.record = record
         self.needed = needed
         self.snapshots = snapshots
@@ -101,7 +103,7 @@ class _Deepener:
         before = self.entered(max((v.done for v in statements), key=len))
         if not before:
             return Steps("prefix")
-        if all(self.skippable(name) for name in before):
+        if not self.rereads(after_loops=True) and all(self.skippable(name) for name in before):
             return Steps("suffix", before=before, finish=self.finish(before))
         # Their state cannot be loaded, so the loops are run: a range scan over all of them, and on.
         return Steps("range", loops=before, from_start=True, go_on=True)
@@ -148,11 +150,11 @@ class _Deepener:
             go_on=go_on,
             finish=self.finish((*before, *loops)),
         )
-        if not all(self.skippable(name) for name in before):
+        if (before and self.rereads(True)) or not all(self.skippable(n) for n in before):
             return replace(
                 steps, scan="range", before=(), loops=(*before, *loops), iterations=None
             ).wholly()
-        if carries or not all(self.resumable(name) for name in loops):
+        if carries or self.rereads(go_on) or not all(self.resumable(name) for name in loops):
             return steps.wholly()
         return steps
 
@@ -168,6 +170,13 @@ class _Deepener:
                     why = "it was left by an exception" if caught else shape.to_its_end
                     self.why.append(f"the end of {name!r} is run: {why}")
         return tuple(found)
+
+    def rereads(self, after_loops: bool) -> bool:
+        """Whether the script reads files again that its loops have written."""
+        what = rereads(self.visits, after_loops)
+        if what is not None:
+            self.why.append(f"the loops write a file that is read again ({what})")
+        return what is not None
 
     def skippable(self, name: str) -> bool:
         """Whether a top-level loop's effects can be loaded instead of being computed."""

@@ -320,3 +320,22 @@ def test_what_a_library_draws_as_it_is_imported_is_not_the_scripts(
     values, _, report = acquire(sandbox, ["h"])
     assert (report.failures, report.anomalies) == ((), ())
     assert [v[0] / 4 for v in values.values()] == sandbox.logged("mean")
+
+
+def test_files_that_the_loop_wrote_are_written_again_and_not_taken_from_a_later_run(
+    sandbox,
+) -> None:
+    text = SCRIPT.replace(
+        "import flordb as flor, random", "import json, random\nimport flordb as flor"
+    )
+    text = text.replace(EPOCH, EPOCH + '    json.dump(weights, open("out.json", "w"))\n')
+    text += 'best = json.load(open("out.json"))\n'
+    sandbox.write(".gitignore", "out.json\n")
+    _record(sandbox, text)
+    true = json.loads((sandbox.root / "out.json").read_text())
+    (sandbox.root / "out.json").write_text("[-1.0]")
+    sandbox.write("train.py", text + 'flor.log("h", best)\n')
+    values, chosen, report = acquire(sandbox, ["h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert values == {("", "h"): [true]}
+    assert any("read again" in note for note in chosen.tasks[0].notes)
