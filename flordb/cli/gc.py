@@ -25,9 +25,8 @@ def command(project: str | None, dry_run: bool, keep: int | None, as_json: bool)
     spaced snapshots, never fewer than two a run. Values and code are never removed.
 
     \b
-    Examples:
-      flordb gc --dry-run
-      flordb gc --keep 5
+    Example:
+      flordb gc --keep 5 --dry-run
     """
     from pathlib import Path
 

@@ -20,14 +20,13 @@ from flordb.cli import options
 def command(url: str, project: str | None, keep_bytes: int, dry_run: bool) -> None:
     """Move the objects of snapshots to URL, the least recently used first.
 
-    URL is a folder of any storage that pyarrow.fs knows; for S3, keys come from the environment and
-    options can be given behind a question mark.
+    URL is a folder of any storage that pyarrow.fs knows (s3://…, gs://…, file:///…). Keys come from
+    the environment; options stand behind a question mark, as in
+    's3://bucket/flor?scheme=http&endpoint_override=localhost:9000'.
 
     \b
-    Examples:
-      flordb spool s3://bucket/flor
-      flordb spool 's3://bucket/flor?endpoint_override=localhost:9000&scheme=http'
-      flordb spool file:///mnt/archive/flor --keep-bytes 10000000000
+    Example:
+      flordb spool s3://bucket/flor --keep-bytes 10000000000
     """
     from pathlib import Path
 

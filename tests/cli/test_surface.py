@@ -154,6 +154,7 @@ def test_what_goes_wrong_is_an_exit_code_and_a_message(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_a_project_every_command_says_so(tmp_path: Path, name: str) -> None:
     arguments = {"sql": ["SELECT 1"], "plan": ["SELECT 1"], "replay": ["x"], "dataframe": ["x"]}
+    arguments["spool"] = ["file:///nowhere"]
     outside = Sandbox(tmp_path, dict(os.environ))
     done = flor(outside, name, *arguments.get(name, []))
     assert done.returncode == 1
