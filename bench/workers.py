@@ -1,7 +1,8 @@
 """How soon replays start and how well they share the machine.
 
-From a task to the first line of the user's script; range scans by one and by two workers; twenty
-versions; and the plan for the dissertation's 200 epochs on 16 workers.
+From a task to the first line of the user's script (``start``); range scans by one and by two
+workers (``ranges``); twenty versions (``versions``); and the plan for the dissertation's 200 epochs
+on 16 workers. ``python bench/workers.py start`` measures only the first.
 """
 
 from __future__ import annotations
@@ -54,12 +55,14 @@ WAYS = {
 
 
 def main() -> None:
-    """Run all of it and print."""
+    """Run what is named, or all of it, and print."""
+    parts = {"start": start_up, "ranges": ranges, "versions": versions}
     with tempfile.TemporaryDirectory() as folder:
-        start_up(Path(folder) / "start")
-        ranges(Path(folder) / "ranges")
-        versions(Path(folder) / "versions")
+        for name in sys.argv[1:] or parts:
+            parts[name](Path(folder) / name)
+        os.chdir("/")
     planned()
+    print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
 
 
 def project(root: Path, epochs: int, batch: int, seeds: int = 1) -> tuple[Path, str]:
