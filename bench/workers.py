@@ -58,8 +58,8 @@ WAYS = {
 def main() -> None:
     """Run what is named, or all of it, and print."""
     parts = {"start": start_up, "ranges": ranges, "versions": versions}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["BENCH_MARK"] = f"{folder}/mark"
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as marks:
+        os.environ["BENCH_MARK"] = f"{marks}/mark"
         for name in sys.argv[1:] or parts:
             parts[name](Path(folder) / name)
         os.chdir("/")
