@@ -45,7 +45,7 @@ def main():
     flor.log("truth:before", order.initial_seed() + net[0].weight.sum().item())
     losses = []
     for epoch in flor.loop("epoch", range(4)):
-        flor.log("truth:start", torch.rand(3, generator=torch.Generator().manual_seed(epoch)).tolist())
+        flor.log("truth:start", data.x[epoch].tolist())
         flor.log("truth:state", torch.get_rng_state().double().cumsum(0).sum().item())
         for i, (x, y) in enumerate(flor.loop("step", split)):
             opt.zero_grad()
