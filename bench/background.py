@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 3
-EPOCHS, STEPS, A_STEP = 2, 48, 8
+EPOCHS, STEPS, A_STEP = 1, 16, 8
 KINDS = ("none", "plain", "thread", "fork")
 
 
