@@ -29,6 +29,8 @@ from flordb.store.project import Project
 from flordb.store.runfile import read_run
 
 _TICK_SECONDS = 0.1
+# The server imports first, which can take long on a network's disk.
+_PROBE_SECONDS = 120.0
 _STDERR_LINES = 12
 # What a worker may need before any has shown what it needs.
 _MEMORY_BYTES = 256e6
@@ -261,14 +263,24 @@ def overlay_works(project: Project, settings: Settings, servers: Mapping[Key, Se
         with Workspaces(project, overlay=True, writable=guard.writable_folders()) as scratch:
             server = next(iter(servers.values()))
             server.probe(scratch.scratch())
-            answer = None
-            while answer is None:
-                answer = next((a for a in server.answers() if "probed" in a), None)
-            _overlays[key] = answer["probed"]
+            _overlays[key] = _probed(server)
     why = _overlays[key]
     if why is not None and settings.workspaces == "overlay":
         raise ReplayError(f"workspaces = 'overlay', but {why}")
     return why is None
+
+
+def _probed(server: Server) -> str | None:
+    """Why no overlay can be had, as the server finds out; None where it can."""
+    deadline = time.monotonic() + _PROBE_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([server], [], [], left)[0]:
+            break
+        for answer in server.answers():
+            if "probed" in answer:
+                why: str | None = answer["probed"]
+                return why
+    return f"the replay server did not say within {_PROBE_SECONDS:.0f} s whether overlays work"
 
 
 def make_job(
