@@ -13,7 +13,7 @@ from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import reads, stores
-from flordb.replay.propagate.place import Place
+from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
 
@@ -35,6 +35,24 @@ def same_loops(unit: Unit, place: Place, matching: Matching) -> None:
             raise Refused(f"its neighbours are inside the loop of line {loop.lineno}")
         if other is None and alone and len(theirs) > len(mine):
             raise Refused(f"only the older version has the loop of line {loop.lineno}")
+
+
+def beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
+    """Check that the statement right before or after is not inside a statement beside the slot.
+
+    Its place may then be in there as well: at the edge of a branch, a loop or a function that the
+    other neighbour stands outside of.
+    """
+    for before in (True, False):
+        neighbour = next(placer.neighbours(unit, before), None)
+        other = placer.matching.to_old.get(neighbour) if neighbour is not None else None
+        for owner in other.above() if other is not None and other.block is not place.block else ():
+            if owner.block is place.block:
+                side = "before" if before else "after"
+                raise Refused(
+                    f"the statement {side} it is inside the block of line {owner.lineno} of "
+                    f"{owner.source.path}, and it may be too"
+                )
 
 
 def after_definitions(

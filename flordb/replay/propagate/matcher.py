@@ -7,6 +7,7 @@ import copy
 from collections.abc import Mapping
 
 from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
+from flordb.replay.propagate.agree import beside_neighbours
 from flordb.replay.propagate.check import check
 from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot
@@ -87,9 +88,12 @@ class Matcher:
             if place.weight < _WORTH_TRYING * places[0].weight:
                 break
             try:
-                return self._patch(draft, placer, place, _witnesses(place))
+                patch = self._patch(draft, placer, place, _witnesses(place))
             except Refused as refused:
                 reasons.append(refused)
+                continue
+            beside_neighbours(draft.unit, place, placer)
+            return patch
         if reasons:
             raise reasons[0]
         raise _placeless(draft.statement.unit, placer)

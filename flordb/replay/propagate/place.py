@@ -142,15 +142,18 @@ class Placer:
                 best.weight += _OWNER * self.matching.sure[unit.block.owner]
 
     def _add_moved_out(self, found: dict[Block, Place]) -> None:
-        """Where X runs some neighbours in a function of their own, the statement went with them."""
+        """Where X has neighbours in a function or `with` of its own, the statement went too."""
         for place in found.values():
-            function = place.block.owner
-            if not isinstance(function.node, FUNCTIONS) or function in self.matching.to_new:
+            owner = place.block.owner
+            if owner in self.matching.to_new:
                 continue
-            call = single_call(function, self._old)
+            if isinstance(owner.node, FUNCTIONS):
+                outer = single_call(owner, self._old)
+            else:
+                outer = owner if isinstance(owner.node, (ast.With, ast.AsyncWith)) else None
             near = any(witness.near for witness in place.witnesses)
-            if near and call is not None and call.block in found:
-                place.weight += found[call.block].weight
+            if near and outer is not None and outer.block in found:
+                place.weight += found[outer.block].weight
 
 
 def _round(unit: Unit, other: Unit, before: bool, weight: float) -> Iterator[Witness]:

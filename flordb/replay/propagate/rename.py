@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.names import binds, parameters
+from flordb.replay.propagate.names import binds, parameters, reads
 from flordb.replay.propagate.tokens import is_variable
 from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
 
@@ -96,14 +96,18 @@ class Renames:
 
 
 def _by_definition(matching: Matching, unit: Unit, scopes: list[Unit]) -> dict[str, str]:
-    """What the older version calls the names whose last definition before a statement it has."""
+    """What the older version calls the names whose last definition before a statement it has.
+
+    A name that the older version still reads where the newer one does, since the definition, stays.
+    """
     found: dict[str, str] = {}
     lost: set[str] = set()
+    kept: set[str] = set()
     for definition in _before(unit):
         bound = binds(definition.node) if not definition.blocks else set(definition.words)
         bound -= found.keys() | lost
         other = matching.to_old.get(definition)
-        if not bound or _is_definition(definition):
+        if _is_definition(definition):
             continue
         if other is None or other.scope not in scopes:
             lost |= bound if not definition.blocks else set()
@@ -111,8 +115,10 @@ def _by_definition(matching: Matching, unit: Unit, scopes: list[Unit]) -> dict[s
         theirs = binds(other.node)
         for name, old_name, _ in _pairs(definition, other):
             if name in bound and name in binds(definition.node) and old_name in theirs:
-                found.setdefault(name, old_name)
+                found.setdefault(name, name if name in kept else old_name)
         lost |= bound - found.keys() if not definition.blocks else set()
+        if not definition.blocks:
+            kept |= reads(definition.node) & reads(other.node)
     head = matching.to_old.get(unit.scope)
     for name, old_name in _parameter_pairs(unit.scope, head) if head in scopes and head else ():
         if name not in lost:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.names import changes, outside, stores
-from flordb.replay.propagate.place import Place
+from flordb.replay.propagate.place import Place, Witness
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
 _LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
@@ -51,7 +51,7 @@ def groups(place: Place, touch: Touch) -> list[list[int]]:
 
 def preferred(place: Place, slots: Sequence[int]) -> int:
     """Of slots that make no difference, the one next to the nearest neighbour, below imports."""
-    if _near(place, False) and not _near(place, True):
+    if _nearest(place, False) is not None and _nearest(place, True) is None:
         return slots[-1]
     units = place.block.units
     below = (slot for slot in slots if slot == len(units) or not _is_import(units[slot]))
@@ -61,21 +61,38 @@ def preferred(place: Place, slots: Sequence[int]) -> int:
 def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     """Which group holds the value that the newer version logs: 0, -1, or None where none is sure.
 
-    Only the statement right before speaks: where it is the same in both versions, the value is
-    the one that it leaves behind. Where X gives a new value in between, that is the one with
-    which the code goes on. ``touch`` is in the older version's names.
+    The statement right before speaks: where it is the same in both versions, the value is the one
+    that it leaves behind, and where X says it in several statements, the value is the one that
+    the last of them leaves. Where X gives a new value in between, that is the one with which the
+    code goes on, unless only the statement before is the same. Where the code may leave in between,
+    nobody knows how often the statement runs. ``touch`` is in the older version's names.
     """
-    near = [w for w in place.witnesses if w.before and w.near]
-    if not near:
+    before, after = _nearest(place, True), _nearest(place, False)
+    if before is None:
         return None
     between = place.block.units[place.low : place.high]
+    if after is None and any(unit.blocks and _may_leave(unit) for unit in between):
+        return None
+    sure = matching.sure[before.unit] >= _SURE
     if any(stores(unit.node) & touch.reads for unit in between):
-        return -1
-    return 0 if matching.sure[near[0].unit] >= _SURE else None
+        doubted = sure and after is not None and matching.sure[after.unit] < _SURE
+        return None if doubted else -1
+    minded = [unit for unit in between if touch.minds(unit)]
+    alike = [_says_it_too(unit, before, matching) for unit in minded]
+    if any(alike):
+        return -1 if all(alike) else None
+    return 0 if sure else None
 
 
-def _near(place: Place, before: bool) -> bool:
-    return any(w.before == before and w.near for w in place.witnesses)
+def _says_it_too(unit: Unit, witness: Witness, matching: Matching) -> bool:
+    """Whether a statement that only X has is as like to the witness as its counterpart is."""
+    likeness = matching.likeness(witness.unit, witness.block.units[witness.index])
+    return likeness < 1.0 and matching.likeness(witness.unit, unit) >= likeness
+
+
+def _nearest(place: Place, before: bool) -> Witness | None:
+    """The witness next to the statement on one side."""
+    return next((w for w in place.witnesses if w.before == before and w.near), None)
 
 
 def _is_import(unit: Unit) -> bool:
