@@ -584,6 +584,121 @@ PAIRS = [
                 keep(out)
         """,
     ),
+    Pair(
+        "the statement after it moved into a branch",
+        """
+        start = clock()
+        if resume:
+            restore(model, path)
+            model.load(path, strict=True)
+        else:
+            model = build()
+        fit(model)
+        """,
+        """
+        start = clock()
+        flor.log("start", start)
+        restore(model, path)
+        prepare(model)
+        """,
+        why="it may be too",
+    ),
+    Pair(
+        "only the old code has a with round its neighbours",
+        """
+        def update(boxes, masks):
+            \"\"\"Add what a batch found.\"\"\"
+            with timer():
+                metrics.add(boxes)  # <-
+                metrics.sub(masks)
+        """,
+        """
+        def update(boxes, masks):
+            \"\"\"Add what a batch found.\"\"\"
+            flor.log("boxes", boxes)
+            metrics.add(boxes)
+            metrics.sub(masks)
+        """,
+    ),
+    Pair(
+        "one statement said in two before",
+        """
+        for m in modules:
+            if adapted(m):
+                m.lora_a.to_empty(device=device)
+                m.lora_b.to_empty(device=device)
+                m.check()  # <-
+        """,
+        """
+        for m in modules:
+            if adapted(m):
+                m.to_empty(device=device)
+                flor.log("size", m.size())
+                m.check()
+        """,
+    ),
+    Pair(
+        "epochs were skipped before it or after it",
+        """
+        for epoch in range(epochs):
+            for batch in loader:
+                loss = train(batch)
+            if epoch < 9:
+                continue
+            save(model)
+        """,
+        """
+        for epoch in range(epochs):
+            for batch in loader:
+                loss = train(batch)
+            flor.log("loss", loss)
+            if loss < best:
+                best = loss
+        """,
+        why="it could stand",
+    ),
+    Pair(
+        "the loop gave what the old code took from an iterator",
+        """
+        for epoch in range(epochs):
+            batches = iter(loader)
+            for i in range(len(batches) // n):
+                for _ in range(n):
+                    batch = next(batches)
+                    size = batch["x"].size(0)
+                    x = Variable(batch["x"].type(Tensor))
+                    optimizer.zero_grad()  # <-
+                    optimizer.step()
+        """,
+        """
+        for epoch in range(epochs):
+            for i, batch in enumerate(loader):
+                size = batch["x"].size(0)
+                x = Variable(batch["x"].type(Tensor))
+                flor.log("y", batch["y"].mean())
+                optimizer.zero_grad()
+                optimizer.step()
+        """,
+    ),
+    Pair(
+        "a value changed before a neighbour that changed too",
+        """
+        for images in loader:
+            valid = full(images.shape[0], 1.0)
+            if cuda:
+                images = images.cuda()
+            real = Variable(images)
+            train(real, valid)
+        """,
+        """
+        for images in loader:
+            valid = full(images.shape[0], 1.0)
+            flor.log("mean", images.mean())
+            real = Variable(images.type(Tensor))
+            train(real, valid)
+        """,
+        why="it could stand",
+    ),
 ]
 
 

@@ -45,7 +45,9 @@ def beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
     """
     for before in (True, False):
         neighbour = next(placer.neighbours(unit, before), None)
-        other = placer.matching.to_old.get(neighbour) if neighbour is not None else None
+        if neighbour is None or neighbour.block is not unit.block:
+            continue
+        other = placer.matching.to_old.get(neighbour)
         for owner in other.above() if other is not None and other.block is not place.block else ():
             if owner.block is place.block:
                 side = "before" if before else "after"
