@@ -68,8 +68,9 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     nobody knows how often the statement runs. ``touch`` is in the older version's names.
     """
     before, after = _nearest(place, True), _nearest(place, False)
+    follows = -1 if after is not None and matching.sure[after.unit] >= _SURE else None
     if before is None:
-        return None
+        return follows
     between = place.block.units[place.low : place.high]
     if after is None and any(unit.blocks and _may_leave(unit) for unit in between):
         return None
@@ -81,7 +82,7 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     alike = [_says_it_too(unit, before, matching) for unit in minded]
     if any(alike):
         return -1 if all(alike) else None
-    return 0 if sure else None
+    return 0 if sure else follows
 
 
 def _says_it_too(unit: Unit, witness: Witness, matching: Matching) -> bool:
