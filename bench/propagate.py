@@ -158,8 +158,6 @@ def own_cases() -> Iterator[tuple[str, str, str, str, int]]:
         variables = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stored(n)}
         variables -= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
         renamed = partial(_renamed, names=variables)
-        variables -= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-        renamed = partial(_renamed, names=variables)
         for node in ast.walk(tree):
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
                 for unit in block if isinstance(block, list) and len(block) > 1 else ():

@@ -669,6 +669,10 @@ PAIRS = [
                     x = Variable(batch["x"].type(Tensor))
                     optimizer.zero_grad()  # <-
                     optimizer.step()
+                fake = generator(noise(size))
+                loss = score(fake, x)
+                loss.backward()
+                other.step()
         """,
         """
         for epoch in range(epochs):
@@ -698,6 +702,23 @@ PAIRS = [
             train(real, valid)
         """,
         why="it could stand",
+    ),
+    Pair(
+        "only the statement after it is the same",
+        """
+        def step(scores, labels):
+            roi_loss = build_loss(weights)
+            cls_loss = roi_loss(scores, labels.cuda())
+            scores.detach_()
+            losses = [cls_loss, sum(weights)]  # <-
+            return losses
+        """,
+        """
+        def step(scores, labels):
+            flor.log("scores", scores.mean())
+            losses = [cls_loss, sum(weights)]
+            return losses
+        """,
     ),
 ]
 

@@ -161,6 +161,28 @@ def test_statement_goes_into_the_branch_that_computes_what_it_reads():
     assert '        accuracy = validate(net)\n        flor.log("acc", accuracy)\n' in text
 
 
+def test_statement_takes_the_only_slot_from_which_what_it_binds_reaches_its_uses():
+    old = code(
+        """
+        def show(suffix, done):
+            if done:
+                print("{0}: {1}".format(log_name, suffix.pop()))
+                suffix.clear()
+        """
+    )
+    new = code(
+        """
+        def show(suffix, done):
+            if done:
+                log_name = "Test" + suffix[0]
+                logger.info(f"{log_name}: {suffix.pop()}", extra)
+        """
+    )
+    answer = put(old, new, "log_name =")
+    assert isinstance(answer, Patch), answer
+    assert answer.files["train.py"].splitlines()[2] == '        log_name = "Test" + suffix[0]'
+
+
 def test_statement_that_the_old_version_has_is_refused():
     assert "already logs `accuracy`" in refused(OLD, OLD, 'log("accuracy"')
 

@@ -58,13 +58,14 @@ class Fitter:
                 reasons.append(refused)
         if not fits:
             raise reasons[0] if reasons else Refused("no line can be put there")
+        if len(fits) > 1:
+            fits = [fit for fit in fits if _reaches_uses(draft, fit)] or fits
         chosen = fits[0] if len(fits) == 1 else _choose(placer, place, touch, fits)
         if not place.chosen:
             earlier = placer.neighbours(draft.unit, True)
             line = line_of_slot(place.block, chosen.index)
             after_definitions(earlier, mine.reads, placer.matching, place.block, line)
-        bound = [chosen.table.get(name, name) for name in binds(draft.node)]
-        block, index = before_uses(bound, place.block, chosen.index)
+        block, index = before_uses(_bound(draft, chosen), place.block, chosen.index)
         if block is not place.block:
             return self.at(draft, Renames(placer.matching, draft.unit, block), block, index)
         return chosen
@@ -125,6 +126,19 @@ def _choose(placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:
             "which what it reads changes"
         )
     return fits[choice]
+
+
+def _bound(draft: Draft, fit: Fit) -> list[str]:
+    """The names that a draft gives a value, as the older version calls them."""
+    return [fit.table.get(name, name) for name in binds(draft.node)]
+
+
+def _reaches_uses(draft: Draft, fit: Fit) -> bool:
+    """Whether what a draft binds reaches its uses from a slot itself."""
+    try:
+        return before_uses(_bound(draft, fit), fit.block, fit.index) == (fit.block, fit.index)
+    except Refused:
+        return False
 
 
 def _touch(draft: Draft) -> Touch:

@@ -62,10 +62,13 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     """Which group holds the value that the newer version logs: 0, -1, or None where none is sure.
 
     The statement right before speaks: where it is the same in both versions, the value is the one
-    that it leaves behind, and where X says it in several statements, the value is the one that
-    the last of them leaves. Where X gives a new value in between, that is the one with which the
-    code goes on, unless only the statement before is the same. Where the code may leave in between,
-    nobody knows how often the statement runs. ``touch`` is in the older version's names.
+    that it leaves behind; where X says it in several statements, the one that the last of them
+    leaves. Else the statement right after speaks, if that is the same: the value is the one that
+    it finds. Where X gives a new value in between, that is the one with which the code goes on,
+    unless only the statement before is the same. Where the code may leave in between, nobody knows
+    how often the statement runs.
+
+    ``touch`` is in the older version's names.
     """
     before, after = _nearest(place, True), _nearest(place, False)
     follows = -1 if after is not None and matching.sure[after.unit] >= _SURE else None
