@@ -112,6 +112,16 @@ def test_renamed_variables_get_their_old_names():
     assert answer.renames == {"loss": "batch_error"}
 
 
+def test_renamed_variables_keep_the_quotes_and_the_text_of_an_f_string():
+    new = OLD.replace("loss", "value").replace(
+        "    value.backward()",
+        '    flor.log(f"value {value:.3f}", value)  # it\n        value.backward()',
+    )
+    answer = put(OLD, new, "flor.log(f")
+    assert isinstance(answer, Patch), answer
+    assert 'flor.log(f"value {loss:.3f}", loss)  # it' in answer.files["train.py"]
+
+
 def test_swapped_looking_names_are_not_swapped():
     old = code(
         """

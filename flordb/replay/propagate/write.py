@@ -8,6 +8,7 @@ Where that would not parse to the statement that is wanted, Python's own spellin
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import cast
@@ -24,10 +25,10 @@ def written(unit: Unit, node: ast.AST, indent: str) -> str:
     """
     if node is unit.node:
         return statement_text(unit, indent)
-    code = _spelled(node, unit)
-    if code is None or not _says(code, node):
-        code = ast.unparse(node)
-    return indented(code, indent)
+    for code in (_spelled(node, unit), _with_names(node, unit)):
+        if code is not None and _says(code, node):
+            return indented(code, indent)
+    return indented(ast.unparse(node), indent)
 
 
 def instead(new: ast.expr, old: ast.expr) -> ast.expr:
@@ -92,6 +93,40 @@ def _span(node: ast.AST, source: Source) -> tuple[int, int]:
         starts[where.lineno - 1] + where.col_offset,
         starts[last - 1] + (where.end_col_offset or 0),
     )
+
+
+def _with_names(node: ast.AST, unit: Unit) -> str | None:
+    """The statement's own text with each changed name exchanged wherever it stands as a word.
+
+    For f-strings: before 3.12, Python does not say where in them a name stands. A word that is not
+    the variable (in a string, before the `=` of an argument) is known by what else would change.
+    """
+    changed = {
+        a.id: b.id
+        for a, b in zip(ast.walk(unit.node), ast.walk(node), strict=False)
+        if isinstance(a, ast.Name) and isinstance(b, ast.Name) and a.id != b.id
+    }
+    if not changed:
+        return None
+    words = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, changed))})(?!\w)")
+    code = statement_text(unit, "")
+    rest = _without_names(code)
+    for word in reversed(list(words.finditer(code))):
+        tried = code[: word.start()] + changed[word[0]] + code[word.end() :]
+        code = tried if _without_names(tried) == rest else code
+    return code
+
+
+def _without_names(code: str) -> str | None:
+    """All of a statement but its variables, to compare; None where it does not parse."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = ""
+    return ast.dump(tree)
 
 
 def _says(code: str, node: ast.AST) -> bool:
