@@ -22,15 +22,12 @@ from flordb.settings import Settings
 from flordb.store import spool as spooling
 from flordb.store.lock import acquire
 from flordb.store.project import Project
-from flordb.store.runfile import read_bytes
 from flordb.store.snapshots import read_manifest
 
 GRACE_SECONDS = 60.0
 """Younger objects stay: a snapshot that is being written may be about to refer to them."""
 
 FEWEST_ITERATIONS = 2
-
-_REFERENCE = re.compile(rb"@([0-9a-f]{32})")
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,6 @@ class Survey:
     objects: dict[str, Object] = field(default_factory=dict)
     spooled: dict[str, Path] = field(default_factory=dict)
     runs: dict[str, list[Snapshot]] = field(default_factory=dict)
-    logged: set[str] = field(default_factory=set)
-    """Objects that values in run files refer to."""
     leftovers: list[Object] = field(default_factory=list)
     """What a killed process left behind, and manifests that cannot be read."""
 
@@ -74,9 +69,9 @@ class Survey:
         return sum(o.size for o in self.objects.values()) + manifests
 
     def references(self) -> Counter[str]:
-        """How many snapshots and logged values refer to each object."""
+        """How many snapshots refer to each object."""
         snapshots = (s for found in self.runs.values() for s in found)
-        return Counter([name for s in snapshots for name in s.objects] + list(self.logged))
+        return Counter(name for s in snapshots for name in s.objects)
 
 
 @dataclass(frozen=True)
@@ -103,9 +98,6 @@ def survey(project: Project) -> Survey:
             found.spooled[name.removesuffix(spooling.SUFFIX)] = path
         else:
             found.objects[name] = Object(path, status.st_size, status.st_mtime)
-    for path in project.runs.glob("*.jsonl*"):
-        # Large arrays among the values, see `references`.
-        found.logged.update(m.decode() for m in _REFERENCE.findall(read_bytes(path)))
     for path in _files(project.snapshots):
         try:
             status = path.stat()

@@ -106,12 +106,12 @@ def test_arrays_among_the_logged_values_are_spared(sandbox) -> None:
     script = "import flordb as flor, numpy as np\nflor.log('a', np.arange(50_000.0))\n"
     sandbox.write("log.py", script)
     sandbox.run("log.py")
-    for path in sandbox.project.objects.glob("*/*"):
+    for path in sandbox.project.store.glob("*/*/*"):
         os.utime(path, (time.time() - 3600,) * 2)
     shutil.rmtree(sandbox.project.snapshots)
-    flor(sandbox, "gc")
+    flor(sandbox, "gc", FLORDB_SNAPSHOT_BUDGET_BYTES="1")
     found = sandbox.logged("a")[0]
-    assert found.rpartition("@")[2] in ObjectStore(sandbox.project.objects)
+    assert found.rpartition("@")[2] in ObjectStore(sandbox.project.values)
 
 
 def test_store_above_its_budget_is_thinned_but_to_two_iterations(trained) -> None:
