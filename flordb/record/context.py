@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flordb.store.runfile import encode_value
+
 _SCALARS = frozenset((int, float, str, bool))
 
 
@@ -40,6 +42,16 @@ class Context:
         entry = self.entries.get(loop, 0)
         self.entries[loop] = entry + 1
         return entry
+
+    def line(self, parent: int) -> dict[str, Any]:
+        """The run file's line that gives a context its number; ``parent``: its parent's."""
+        line: dict[str, Any] = {"k": "ctx", "c": self.number, "p": parent}
+        line |= {"l": self.loop, "i": self.index}
+        if self.value is not None:
+            line |= encode_value(self.value)
+        if self.entry:
+            line["e"] = self.entry
+        return line
 
     @property
     def path(self) -> str:

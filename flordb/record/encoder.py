@@ -193,13 +193,7 @@ class Encoder:
             parent = self._number(context.parent)
             self._contexts += 1
             context.number = self._contexts
-            line: dict[str, Any] = {"k": "ctx", "c": context.number, "p": parent}
-            line |= {"l": context.loop, "i": context.index}
-            if context.value is not None:
-                line |= encode_value(context.value)
-            if context.entry:
-                line["e"] = context.entry
-            self._parts.append(dump_line(line))
+            self._parts.append(dump_line(context.line(parent)))
         return context.number
 
     def _step_numbers(self, steps: Steps, indexes: Sequence[int]) -> Sequence[int]:

@@ -394,13 +394,7 @@ class Replayer:
             parent = self._number(context.parent)
             self._contexts += 1
             context.number = self._contexts
-            line: dict[str, Any] = {"k": "ctx", "c": context.number, "p": parent}
-            line |= {"l": context.loop, "i": context.index}
-            if context.value is not None:
-                line |= encode_value(context.value)
-            if context.entry:
-                line["e"] = context.entry
-            self._write(line)
+            self._write(context.line(parent))
         return context.number
 
     def _send(self, digest: str, data: memoryview) -> None:
