@@ -131,14 +131,22 @@ def _quoted(path: Path) -> str:
 
 
 def _is_lock(error: duckdb.Error) -> bool:
+    return "lock" in str(error).lower() or _is_of_this_process(error)
+
+
+def _is_of_this_process(error: duckdb.Error) -> bool:
     text = str(error).lower()
-    return "lock" in text or "already attached" in text or "file handle conflict" in text
+    return "already attached" in text or "file handle conflict" in text
 
 
 def _holder(error: duckdb.Error) -> str:
     """Who holds the database, or what else keeps it from being written, from DuckDB's message."""
     pid = re.search(r"PID (\d+)", str(error))
-    return _in_use(f"PID {pid[1]}") if pid else _unusable(error)
+    if pid:
+        return _in_use(f"PID {pid[1]}")
+    if _is_of_this_process(error):
+        return "the database is in use by another connection of this program"
+    return _unusable(error)
 
 
 def _in_use(by: str) -> str:
