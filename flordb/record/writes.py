@@ -83,9 +83,7 @@ class WriteWatch:
         try:
             register = struct.pack("QQQQ", start, end - start, _MODE_WP, 0)
             self._control(self._uffd, _UFFDIO_REGISTER, register)
-            self._control(
-                self._uffd, _UFFDIO_WRITEPROTECT, struct.pack("QQQ", start, end - start, 1)
-            )
+            self._set_protected(start, end, True)
         except OSError:
             return False
         return True
@@ -94,9 +92,7 @@ class WriteWatch:
         """Let writes to a range be as fast as they were before `protect`."""
         start, end = self.pages(address, size)
         try:
-            self._control(
-                self._uffd, _UFFDIO_WRITEPROTECT, struct.pack("QQQ", start, end - start, 0)
-            )
+            self._set_protected(start, end, False)
         except OSError:
             return  # the memory was given back to the system meanwhile
 
