@@ -59,7 +59,6 @@ class Replayer:
         self._context = root()
         self._top: Context | None = None
         self._collecting = True
-        self._executing_all = False
         self._checkpoint: dict[str, Any] = {}
         self._contexts = 0
         self._occurrences: dict[tuple[str, str], int] = {}

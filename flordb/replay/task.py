@@ -12,8 +12,6 @@ from flordb.replay.namespace import Layers
 DEVICES = "CUDA_VISIBLE_DEVICES"
 """A recorded variable that a replay does not take over: its machine has devices of its own."""
 
-SCANS = ("prefix", "suffix", "validation", "range")
-
 
 @dataclass(frozen=True)
 class Steps:

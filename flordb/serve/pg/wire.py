@@ -14,7 +14,6 @@ import struct
 
 from pygwire import messages
 from pygwire.codec import FrontendMessageDecoder
-from pygwire.constants import ConnectionPhase
 from pygwire.exceptions import PygwireError
 from pygwire.state_machine import BackendStateMachine
 
@@ -42,16 +41,6 @@ class Wire:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the client has logged in."""
-        return self._phases.phase not in (
-            ConnectionPhase.STARTUP,
-            ConnectionPhase.AUTHENTICATING,
-            ConnectionPhase.AUTHENTICATING_SASL_INITIAL,
-            ConnectionPhase.AUTHENTICATING_SASL_CONTINUE,
-        )
 
     @property
     def is_encrypted(self) -> bool:
