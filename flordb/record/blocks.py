@@ -119,6 +119,7 @@ class Blocks:
             self._known.clear()
             self._small.clear()
         self._round += 1
+        self._watch.look()
         ranges = ranges_of(pieces)
         places: list[Place | None] = [None] * len(ranges)
         fresh: dict[str, Stored] = {}

@@ -7,8 +7,8 @@ first write (userfaultfd in its asynchronous mode), and tell which pages are sti
 (``PAGEMAP_SCAN``). Where the kernel or a sandbox refuses, `WriteWatch.available` is False and
 everything is hashed every time.
 
-What the page tables do not see are other processes that write to shared memory (such pages never
-count as untouched) and devices that write to pinned memory (callers must not watch that).
+What the page tables do not see are other processes that write to shared memory or to a file that is
+mapped (neither is watched), and devices that write to pinned memory (callers must not watch that).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import platform
 import struct
 import sys
+from bisect import bisect_right
 
 _SYSCALL = {"x86_64": 323, "aarch64": 282}
 _USER_MODE_ONLY = 1
@@ -29,9 +30,6 @@ _MODE_WP = 2
 _PAGEMAP_SCAN = 0xC0606610
 _CHECK_WPASYNC = 2
 _WRITTEN = 1 << 1
-_FILE = 1 << 2
-_PRESENT = 1 << 3
-_CHANGED = _WRITTEN | _FILE | _PRESENT  # with _PRESENT inverted
 
 
 class WriteWatch:
@@ -42,6 +40,7 @@ class WriteWatch:
         self._uffd = self._pagemap = -1
         # The kernel writes the first page that it finds here.
         self._found = (ctypes.c_uint64 * 3)()
+        self._private: list[tuple[int, int]] = []
         try:
             self._open()
         except (OSError, KeyError, ValueError):
@@ -75,12 +74,18 @@ class WriteWatch:
         start = -(-address // self._page) * self._page
         return start, max(start, (address + size) // self._page * self._page)
 
+    def look(self) -> None:
+        """Learn anew what memory is private to this process. Before the first `protect` of many."""
+        self._private = []
+
     def protect(self, address: int, size: int) -> bool:
         """Watch the whole pages of a range from now on. Returns False where that is refused."""
         start, end = self.pages(address, size)
         if not self.available or start == end:
             return False
         try:
+            if not self._is_private(start, end):
+                return False
             register = struct.pack("QQQQ", start, end - start, _MODE_WP, 0)
             self._control(self._uffd, _UFFDIO_REGISTER, register)
             self._set_protected(start, end, True)
@@ -97,20 +102,30 @@ class WriteWatch:
             return  # the memory was given back to the system meanwhile
 
     def untouched(self, address: int, size: int) -> bool:
-        """Whether no page of a protected range was written, dropped or swapped out since."""
+        """Whether no page of a protected range was written or dropped since.
+
+        The kernel compares one bit a page here, and nothing else. That suffices because private
+        memory without a file loses the bit with its content (`madvise`), and because the call fails
+        where the range was mapped anew.
+        """
         start, end = self.pages(address, size)
         request = struct.pack(
             "12Q",
             *(96, _CHECK_WPASYNC, start, end, 0),
             *(ctypes.addressof(self._found), 1, 1),
-            # A page that is gone was not written, but does not hold what it held either; one that
-            # is shared or of a file may be written by others.
-            *(_PRESENT, 0, _CHANGED, _CHANGED),
+            *(0, _WRITTEN, 0, _WRITTEN),
         )
         try:
             return self._control(self._pagemap, _PAGEMAP_SCAN, request) == 0
         except OSError:
             return False  # not the memory that was protected: it was mapped anew
+
+    def _is_private(self, start: int, end: int) -> bool:
+        """Whether a range is anonymous memory that no other process can write to."""
+        if not self._private:
+            self._private = _private_memory()
+        at = bisect_right(self._private, (start, sys.maxsize)) - 1
+        return at >= 0 and end <= self._private[at][1]
 
     def _set_protected(self, start: int, end: int, protected: bool) -> None:
         request = struct.pack("QQQ", start, end - start, int(protected))
@@ -121,3 +136,19 @@ class WriteWatch:
 
         answer: int = fcntl.ioctl(descriptor, request, bytearray(argument))
         return answer
+
+
+def _private_memory() -> list[tuple[int, int]]:
+    """The ranges of private memory without a file, those that adjoin as one."""
+    found: list[tuple[int, int]] = []
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        for line in maps:
+            place, permissions, _, _, inode, *_ = line.split(None, 5)
+            if permissions[3] != "p" or inode != "0":
+                continue
+            start, end = (int(number, 16) for number in place.split("-"))
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], end)
+            else:
+                found.append((start, end))
+    return found

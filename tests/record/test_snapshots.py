@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import multiprocessing
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +270,49 @@ def test_no_write_to_a_frozen_tensor_is_overlooked(tmp_path, writer) -> None:
             assert torch.equal(live.view(torch.uint8), state.view(torch.uint8))
 
 
+def _of_a_file(folder: Path) -> tuple[mmap.mmap, Callable[[], Any]]:
+    path = folder / "weights"
+    path.write_bytes(b"\1" * BIG * 4)
+    with path.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return memory, lambda: path.open("r+b").write(b"\2" * BIG * 4)
+
+
+def _shared(folder: Path) -> tuple[mmap.mmap, Callable[[], Any]]:
+    memory = mmap.mmap(-1, BIG * 4)
+
+    def write_in_a_child() -> None:
+        child = multiprocessing.get_context("fork").Process(target=memory.write, args=(b"\2" * 9,))
+        child.start()
+        child.join(30)
+
+    return memory, write_in_a_child
+
+
+def _dropped(folder: Path) -> tuple[mmap.mmap, Callable[[], Any]]:
+    memory = mmap.mmap(-1, BIG * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = b"\1" * BIG * 4
+    return memory, lambda: memory.madvise(mmap.MADV_DONTNEED)
+
+
+@pytest.mark.parametrize("make", [_of_a_file, _shared, _dropped])
+def test_memory_that_changes_without_a_write_of_this_process_is_not_overlooked(
+    tmp_path, make
+) -> None:
+    memory, change = make(tmp_path)
+    array = np.frombuffer(memory, dtype=np.uint8)
+    kept = Kept(tmp_path)
+    _epochs(kept, {"array": array}, lambda epoch: None, 4)
+    before = array.copy()
+    change()
+    assert not np.array_equal(before, array)
+    kept.take("epoch=9@end", array=array)
+    kept.done()
+    live = np.zeros(BIG * 4, np.uint8)
+    kept.restore("epoch=9@end", array=live)
+    assert np.array_equal(live, array)
+
+
 def test_bytes_stored_are_the_bytes_changed(tmp_path) -> None:
     frozen = nn.Sequential(*(nn.Linear(700, 700) for _ in range(6)))
     changing = torch.zeros(BIG)
@@ -298,8 +343,6 @@ def test_memory_that_is_used_otherwise_is_not_taken_for_what_it_was(tmp_path) ->
 
 
 def test_forked_child_leaves_the_parents_watched_memory_alone(tmp_path) -> None:
-    import multiprocessing
-
     frozen = torch.zeros(BIG)
     kept = Kept(tmp_path)
     _epochs(kept, {"frozen": frozen}, lambda epoch: None, 4)
