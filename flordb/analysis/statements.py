@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flordb.analysis.program import Module, Program, string_argument
 from flordb.analysis.slices import definitions, names_read
+from flordb.analysis.sources import SourceTree
 from flordb.analysis.walk import walk
 
 
@@ -95,22 +97,34 @@ def _digest(program: Program, statement: ast.stmt) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_MOST_TREES = 8
+
+
+@dataclass
+class _Known:
+    """What was last found in a working tree."""
+
+    tree: SourceTree
+    sources: Mapping[str, str] | None = None
+    statements: tuple[LogStatement, ...] = ()
+
+
+_known: dict[Path, _Known] = {}
+_lock = threading.Lock()
+
+
 def log_statements(root: Path) -> tuple[LogStatement, ...]:
-    """The log statements of the working tree's code, whether or not it is committed."""
-    return statements_in(_sources(root))
+    """The log statements of the working tree's code, whether or not it is committed.
 
-
-def _sources(root: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        if any(part.startswith(".") or part in _NOT_OURS for part in relative.parts[:-1]):
-            continue
-        try:
-            found[relative.as_posix()] = path.read_text()
-        except (OSError, UnicodeDecodeError):
-            continue  # unreadable files hold no statement of ours
-    return found
-
-
-_NOT_OURS = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist", "venv"})
+    Read anew where a file has changed since the last call.
+    """
+    with _lock:
+        known = _known.pop(root, None) or _Known(SourceTree(root))
+        while len(_known) >= _MOST_TREES:
+            _known.pop(next(iter(_known)))
+        _known[root] = known
+        sources = known.tree.read()
+        if sources != known.sources:
+            known.statements = statements_in(sources)
+            known.sources = sources
+        return known.statements

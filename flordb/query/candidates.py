@@ -6,14 +6,12 @@ condition on a value that a run lacks says nothing about that run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import duckdb
 
 from flordb.analysis.statements import LogStatement
 from flordb.query import facts
-from flordb.query.facts import Columns, Run
+from flordb.query.facts import Columns, Run, Tables
 from flordb.query.needs import Needs
 from flordb.query.pivots import relation
 from flordb.query.predicates import Parameters, Part, decidable, merged
@@ -34,22 +32,40 @@ class _Lack:
 
 
 def wants_of(
-    connection: duckdb.DuckDBPyConnection,
+    tables: Tables,
     reference: Reference,
     needs: Needs,
     columns: Columns,
     parameters: Parameters,
-) -> list[Want]:
+) -> Sequence[Want]:
     """What has to be acquired for one reference to ``flor``: a want a run and set of iterations."""
     virtual = {name: columns.virtual[name] for name in needs.logged if name in columns.virtual}
-    lacks = _lacks(connection, virtual) if virtual else []
+    if not virtual:
+        return ()
+    about = tuple(virtual.items())
+    lacks = tables.once(("lacks", about), lambda: _lacks(tables, virtual))
     if not lacks:
-        return []
+        return ()
     parts = decidable(reference, columns, parameters)
+
+    def find() -> tuple[Want, ...]:
+        return tuple(_wants(tables, virtual, lacks, parts))
+
+    if not all(part.is_plain for part in parts):
+        return find()
+    return tables.once(("wants", about, tuple(part.key() for part in parts)), find)
+
+
+def _wants(
+    tables: Tables,
+    virtual: Mapping[str, Sequence[LogStatement]],
+    lacks: Sequence[_Lack],
+    parts: Sequence[Part],
+) -> Iterator[Want]:
     loops = {name: _main_loop(statements) for name, statements in virtual.items()}
-    decided = _decided(connection, lacks, parts, set(loops.values()))
+    decided = _decided(tables, lacks, parts, set(loops.values()))
     recorded = {
-        loop: facts.iterations(connection, loop) for loop in set(loops.values()) if loop is not None
+        loop: facts.iterations(tables, loop) for loop in set(loops.values()) if loop is not None
     }
     found: dict[tuple[int, Iterations], tuple[Run, list[str]]] = {}
     for lack in lacks:
@@ -61,7 +77,7 @@ def wants_of(
         wanted = _less(chosen[lack.run.run_id], lack.done, all_of_it)
         if wanted is None or wanted:
             found.setdefault((lack.run.run_id, wanted), (lack.run, []))[1].append(lack.name)
-    return [_want(run, names, wanted) for (_, wanted), (run, names) in found.items()]
+    return (_want(run, names, wanted) for (_, wanted), (run, names) in found.items())
 
 
 def _want(run: Run, names: list[str], wanted: Iterations) -> Want:
@@ -82,14 +98,12 @@ def _main_loop(statements: Sequence[LogStatement]) -> str | None:
     return loops.pop() if len(loops) == 1 else None
 
 
-def _lacks(
-    connection: duckdb.DuckDBPyConnection, virtual: Mapping[str, Sequence[LogStatement]]
-) -> list[_Lack]:
+def _lacks(tables: Tables, virtual: Mapping[str, Sequence[LogStatement]]) -> list[_Lack]:
     """The runs that lack a name, in the order of time, and that a statement of the code reaches."""
     digests = {name: {s.digest for s in found} for name, found in virtual.items()}
-    known = facts.attempts(connection, digests)
+    known = facts.attempts(tables, digests)
     found = []
-    runs = facts.ended_runs(connection)
+    runs = facts.ended_runs(tables)
     for name, statements in virtual.items():
         scripts = {script for s in statements for script in (*s.scripts, s.file)}
         in_loop = _main_loop(statements) is not None
@@ -102,7 +116,7 @@ def _lacks(
 
 
 def _decided(
-    connection: duckdb.DuckDBPyConnection,
+    tables: Tables,
     lacks: Iterable[_Lack],
     parts: Sequence[Part],
     loops: Iterable[str | None],
@@ -120,14 +134,14 @@ def _decided(
         loop: {
             run_id: iterations
             for blocked, run_ids in groups.items()
-            for run_id, iterations in _holding(connection, usable[blocked], run_ids, loop).items()
+            for run_id, iterations in _holding(tables, usable[blocked], run_ids, loop).items()
         }
         for loop in loops
     }
 
 
 def _holding(
-    connection: duckdb.DuckDBPyConnection,
+    tables: Tables,
     parts: Sequence[Part],
     run_ids: Sequence[int],
     loop: str | None,
@@ -138,19 +152,19 @@ def _holding(
     ids = ", ".join(map(str, run_ids))
     if not listed:
         sql = f"SELECT run_id FROM flordb.runs WHERE run_id IN ({ids}) AND {condition}"
-        rows = connection.execute(sql, values or None).fetchall()
+        rows = tables.rows(sql, values)
         return {run_id: None for (run_id,) in rows}
     if loop is not None and loop.lower() not in (column.lower() for column in listed):
         listed.append(loop)
-    pivot = relation(connection, listed)
+    pivot = relation(tables, listed)
     index = '"' + loop.replace('"', '""') + '"' if loop is not None else "NULL"
-    rows = connection.execute(
+    rows = tables.rows(
         f"WITH chosen AS (SELECT projid, tstamp, filename, list(DISTINCT {index}) AS indexes, "
         f"count(*) > count({index}) AS outside FROM {pivot} WHERE {condition} "
         "GROUP BY ALL) SELECT DISTINCT run_id, indexes, outside FROM flordb.runs "
         f"JOIN chosen USING (projid, tstamp, filename) WHERE run_id IN ({ids})",
-        values or None,
-    ).fetchall()
+        values,
+    )
     return {
         run_id: None if outside else frozenset(int(i) for i in indexes if i is not None)
         for run_id, indexes, outside in rows

@@ -26,6 +26,7 @@ from flordb.query.acquire import tell, without
 from flordb.query.cursor import Cursor
 from flordb.query.errors import mapped
 from flordb.query.explain import describe
+from flordb.query.facts import Memory
 from flordb.query.options import ACQUIRE, assigned, assignment, with_options
 from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
@@ -116,6 +117,7 @@ class Connection(Cursor):
         self._is_held = False
         self._in_transaction = False
         self._views: dict[str, Statement] = {}
+        self._memory = Memory()
 
     def cursor(self) -> Cursor:
         """Another cursor: its results are its own, its tables and transactions are not."""
@@ -274,6 +276,8 @@ class Connection(Cursor):
         given = {"params": parameters} if parameters else {}
         relation = _evaluated("_flordb.sql(_sql, **_given)", frame, self._duckdb, sql, given)
         self._in_transaction = _statement.leaves_open(sql, self._in_transaction)
+        if not _statement.changes_no_settings(sql):
+            self._memory.forget()
         return None if relation is None else Result.of(self._duckdb, sql, relation)
 
     def _may_acquire(self, chosen: Settings) -> bool:
@@ -324,7 +328,7 @@ class Connection(Cursor):
         if not parsed.references:
             return Prepared(parsed.text, ())
         statements = statements_with_choices(self.project)
-        return prepare(self._duckdb, parsed, statements, parameters)
+        return prepare(self._duckdb, parsed, statements, parameters, self._memory)
 
     def _wants(
         self,

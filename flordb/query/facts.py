@@ -4,16 +4,66 @@ statements, and which runs lack them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import duckdb
 
 from flordb.analysis.statements import LogStatement
 
 DIMENSIONS = ("projid", "tstamp", "filename", "rank")
+
+_T = TypeVar("_T")
+
+
+class Memory:
+    """What planning has worked out for one connection, kept while the tables stay as they are.
+
+    Conditions are evaluated by the connection: `forget` when its settings or functions change.
+    """
+
+    _MOST = 500
+
+    def __init__(self) -> None:
+        self._found: tuple[object, dict[Hashable, Any]] = (None, {})
+
+    def of(self, state: object) -> dict[Hashable, Any]:
+        """What is known of this state of the tables."""
+        found = self._found  # another thread may see another state
+        if found[0] != state or len(found[1]) >= self._MOST:
+            found = self._found = (state, {})
+        return found[1]
+
+    def forget(self) -> None:
+        self._found = (None, {})
+
+
+class Tables:
+    """The project's tables in the state in which a connection sees them while it plans.
+
+    ``catalog`` is a digest of the names, the loops and their columns.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, memory: Memory) -> None:
+        self.connection = connection
+        meta = dict(self.rows("SELECT key, value FROM flordb.meta"))
+        self.catalog: str | None = meta.get("catalog")
+        # An id that each change of the tables makes anew; there is none before the first.
+        content = meta.get("content")
+        self._known = {} if content is None else memory.of((self.catalog, content))
+
+    def rows(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.connection.execute(sql, parameters or None).fetchall()
+        return found
+
+    def once(self, key: Hashable, find: Callable[[], _T]) -> _T:
+        """What ``find`` gives, or gave for this key while the tables were as they are."""
+        if key not in self._known:
+            self._known[key] = find()
+        return cast(_T, self._known[key])
 
 
 @dataclass(frozen=True)
@@ -45,56 +95,55 @@ class Columns:
 
     def logged(self, name: str) -> str | None:
         """The logged name that a column means: exactly that, or but for its case."""
-        known = [*self.stored, *self.virtual]
-        if name in known:
+        if name in self.stored or name in self.virtual:
             return name
-        return next((k for k in known if k.lower() == name.lower()), None)
+        return self._by_lower.get(name.lower())
+
+    @cached_property
+    def _by_lower(self) -> dict[str, str]:
+        names = (*self.stored, *self.virtual)
+        return {name.lower(): name for name in reversed(names)}  # of several, the first
 
     def is_new(self, name: str) -> bool:
         """Whether no column of the stored ones has this name."""
-        taken = {*DIMENSIONS, *(known.lower() for known in self.stored)}
-        return name.lower() not in taken and self.loop_of(name) is None
+        taken = name.lower() in DIMENSIONS or name.lower() in self._stored_lower
+        return not taken and self.loop_of(name) is None
+
+    @cached_property
+    def _stored_lower(self) -> frozenset[str]:
+        return frozenset(known.lower() for known in self.stored)
 
 
-def columns(connection: duckdb.DuckDBPyConnection, statements: Iterable[LogStatement]) -> Columns:
+def columns(tables: Tables, statements: Iterable[LogStatement]) -> Columns:
     """Read what was logged from the tables; ``statements`` are those of the code."""
-    loops, stored = _stored(connection)
     virtual: dict[str, list[LogStatement]] = {}
     for statement in statements:
         virtual.setdefault(statement.name, []).append(statement)
-    return Columns(loops, stored, {name: tuple(found) for name, found in virtual.items()})
+    return Columns(*_stored(tables), {name: tuple(found) for name, found in virtual.items()})
 
 
 Stored = tuple[frozenset[str], dict[str, tuple[tuple[str, ...], ...]]]
 
 
-def _stored(connection: duckdb.DuckDBPyConnection) -> Stored:
+def _stored(tables: Tables) -> Stored:
     """The names of loops, and the logged names with their nests."""
-    digest = digest_of(connection)
-    if digest is not None and digest in _known:
-        return _known[digest]
-    loops = {row[0][-1] for row in _rows(connection, "SELECT loops FROM flordb.nests") if row[0]}
+    if tables.catalog is not None and tables.catalog in _stored_by_catalog:
+        return _stored_by_catalog[tables.catalog]
+    loops = {row[0][-1] for row in tables.rows("SELECT loops FROM flordb.nests") if row[0]}
     stored = {
         label: tuple(tuple(nest) for nest in nests)
-        for label, nests in _rows(connection, "SELECT column_name, nests FROM flordb.names")
+        for label, nests in tables.rows("SELECT column_name, nests FROM flordb.names")
     }
     found = frozenset(loops), stored
-    if digest is not None:
-        while len(_known) >= _MOST_KNOWN:
-            _known.pop(next(iter(_known)))
-        _known[digest] = found
+    if tables.catalog is not None:
+        while len(_stored_by_catalog) >= _MOST_CATALOGS:
+            _stored_by_catalog.pop(next(iter(_stored_by_catalog)))
+        _stored_by_catalog[tables.catalog] = found
     return found
 
 
-_MOST_KNOWN = 16
-_known: dict[str, Stored] = {}
-"""By the catalog's digest."""
-
-
-def digest_of(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """The digest of all that the tables say about names, loops and their columns."""
-    rows = _rows(connection, "SELECT value FROM flordb.meta WHERE key = 'catalog'")
-    return rows[0][0] if rows else None
+_MOST_CATALOGS = 16
+_stored_by_catalog: dict[str, Stored] = {}
 
 
 @dataclass(frozen=True)
@@ -109,12 +158,11 @@ class Run:
     version: str | None
 
 
-def ended_runs(connection: duckdb.DuckDBPyConnection) -> list[Run]:
+def ended_runs(tables: Tables) -> list[Run]:
     """The runs that can be replayed, in the order of time."""
     return [
         Run(*row)
-        for row in _rows(
-            connection,
+        for row in tables.rows(
             "SELECT run_id, projid, tstamp, filename, file, version FROM flordb.runs "
             "WHERE coalesce(rank, 0) = 0 AND state IN ('finished', 'failed', 'killed') "
             "AND file IS NOT NULL ORDER BY tstamp, filename",
@@ -134,7 +182,7 @@ NOTHING = Attempt(False, frozenset())
 
 
 def attempts(
-    connection: duckdb.DuckDBPyConnection, digests: Mapping[str, Collection[str]]
+    tables: Tables, digests: Mapping[str, Collection[str]]
 ) -> dict[tuple[int, str], Attempt]:
     """By run_id and name, what need not be tried again.
 
@@ -147,7 +195,7 @@ def attempts(
         "SELECT run_id, value_name, iterations, status, statement FROM flordb.acquisitions "
         "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
     )
-    for run_id, name, iterations, status, statement in _rows(connection, tried, [names]):
+    for run_id, name, iterations, status, statement in tables.rows(tried, [names]):
         # Without git there is no statement to compare with, and no version to replay either.
         if status != "acquired" and statement is not None and statement not in digests[name]:
             continue
@@ -160,26 +208,18 @@ def attempts(
         "SELECT run_id, name, 'record' FROM flordb.series JOIN flordb.names USING (name_id) "
         "WHERE name IN (SELECT unnest($1::VARCHAR[]))"
     )
-    for run_id, name, source in _rows(connection, logged, [names]):
+    for run_id, name, source in tables.rows(logged, [names]):
         if source == "record" or (run_id, name) not in found:
             found[run_id, name] = Attempt(True, frozenset())
     return found
 
 
-def iterations(connection: duckdb.DuckDBPyConnection, loop: str) -> dict[int, frozenset[int]]:
+def iterations(tables: Tables, loop: str) -> dict[int, frozenset[int]]:
     """By run_id, the recorded iterations of a top-level loop."""
-    nests = _rows(connection, "SELECT nest_id FROM flordb.nests WHERE loops = [?]", [loop])
+    nests = tables.rows("SELECT nest_id FROM flordb.nests WHERE loops = [?]", [loop])
     if not nests:
         return {}
-    rows = _rows(
-        connection,
-        f"SELECT run_id, list(DISTINCT i1) FROM flordb.flor_at_{nests[0][0]} GROUP BY run_id",
+    rows = tables.rows(
+        f"SELECT run_id, list(DISTINCT i1) FROM flordb.flor_at_{nests[0][0]} GROUP BY run_id"
     )
     return {run_id: frozenset(found) for run_id, found in rows}
-
-
-def _rows(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any] | None = None
-) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = connection.execute(sql, parameters or []).fetchall()
-    return rows

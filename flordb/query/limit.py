@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 from sqlglot import exp
 
-from flordb.query.facts import DIMENSIONS
+from flordb.query.facts import DIMENSIONS, Tables
 from flordb.query.predicates import Parameters, printed
 from flordb.query.statement import Reference
 from flordb.replay.want import Want
@@ -23,7 +22,7 @@ _OTHER_CLAUSES = ("group", "having", "qualify", "distinct", "joins", "laterals",
 
 
 def within_limit(
-    connection: duckdb.DuckDBPyConnection,
+    tables: Tables,
     reference: Reference,
     pivot: str,
     wants: Sequence[Want],
@@ -42,12 +41,12 @@ def within_limit(
     condition, values = printed(where.this, parameters) if where is not None else ("true", {})
     if condition is None:
         return list(wants)
-    chosen = _first_runs(connection, keys, count, (pivot, condition), values, wants)
+    chosen = _first_runs(tables, keys, count, (pivot, condition), values, wants)
     return [want for want in wants if want.run_id in chosen]
 
 
 def _first_runs(
-    connection: duckdb.DuckDBPyConnection,
+    tables: Tables,
     keys: Sequence[tuple[str, str]],
     count: int,
     known: tuple[str, str],
@@ -68,7 +67,7 @@ def _first_runs(
         "SELECT DISTINCT run_id, place FROM numbered WHERE run_id IS NOT NULL AND place <= coalesce"
         f"((SELECT place FROM numbered WHERE run_id IS NULL), place) ORDER BY place LIMIT {count}"
     )
-    return {run_id for run_id, _ in connection.execute(sql, values or None).fetchall()}
+    return {run_id for run_id, _ in tables.rows(sql, values)}
 
 
 def _rows_asked(select: exp.Select) -> int | None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import duckdb
-
-from flordb.query.facts import digest_of
+from flordb.query.facts import Tables
 
 
 @lru_cache(maxsize=32)
@@ -22,18 +20,17 @@ def _texts(catalog: str) -> dict[tuple[str, ...], str]:
 _MOST = 1_000
 
 
-def relation(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> str:
+def relation(tables: Tables, names: Sequence[str]) -> str:
     """A subquery that is ``flor_pivot([names])``, in the catalog attached to the connection.
 
     It holds for this statement only: what a view stores must be the macro itself.
     """
-    digest = digest_of(connection)
-    known = _texts(digest) if digest is not None else {}
+    known = _texts(tables.catalog) if tables.catalog is not None else {}
     key = tuple(names)
     if key not in known:
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         sql = f"SELECT flor_pivot_sql([{quoted}]::VARCHAR[])"
-        (text,) = connection.execute(sql).fetchall()[0]
+        ((text,),) = tables.rows(sql)
         if len(known) >= _MOST:
             known.clear()
         known[key] = text

@@ -14,7 +14,7 @@ import duckdb
 from flordb.analysis.statements import LogStatement
 from flordb.query import pivots
 from flordb.query.candidates import wants_of
-from flordb.query.facts import Columns, columns
+from flordb.query.facts import Columns, Memory, Tables, columns
 from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, needs_of
 from flordb.query.predicates import Parameters
@@ -36,24 +36,26 @@ def prepare(
     statement: Statement,
     statements: Sequence[LogStatement],
     parameters: Parameters,
+    memory: Memory,
 ) -> Prepared:
     """Plan a statement that mentions ``flor``.
 
     Parameters: ``connection``, with the project's tables attached; ``statements``, the log
-    statements of the project's code. Raises UnknownName.
+    statements of the project's code; ``memory``, the connection's. Raises UnknownName.
     """
-    known = columns(connection, statements)
+    tables = Tables(connection, memory)
+    known = columns(tables, statements)
 
     def relation(names: Sequence[str]) -> str:
-        return relation_of(names) if statement.lasting else pivots.relation(connection, names)
+        return relation_of(names) if statement.lasting else pivots.relation(tables, names)
 
     needs = [(reference, needs_of(reference, known)) for reference in statement.references]
     wants: list[Want] = []
     if not statement.probe:
         for reference, need in needs:
-            found = wants_of(connection, reference, need, known, parameters)
+            found = wants_of(tables, reference, need, known, parameters)
             pivot = relation(pivot_names(need, known)) if found else ""
-            wants.extend(within_limit(connection, reference, pivot, found, parameters))
+            wants.extend(within_limit(tables, reference, pivot, found, parameters))
     sql = spliced(statement.text, _changes(needs, known, relation), statement.dropped)
     return Prepared(sql, tuple(wants))
 

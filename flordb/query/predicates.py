@@ -7,8 +7,10 @@ them is NULL, because the rows that are still to be acquired may lack what other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlglot import exp, parse_one
@@ -28,12 +30,19 @@ class Part:
 
     ``columns``: the loops and logged names that it reads, as the pivot is asked for them;
     ``names``: the logged names among them. ``parameters``: by the names that they have in ``sql``.
+    ``is_plain``: it is the same whenever it is asked, which functions such as now() are not.
     """
 
     sql: str
     columns: tuple[str, ...]
     names: frozenset[str]
     parameters: Mapping[str, Any]
+    is_plain: bool
+
+    def key(self) -> Hashable:
+        """What tells parts apart that are plain."""
+        values = (self.parameters[name] for name in sorted(self.parameters))
+        return self.sql, tuple((type(value), value) for value in values)
 
 
 def decidable(reference: Reference, columns: Columns, parameters: Parameters) -> tuple[Part, ...]:
@@ -93,7 +102,26 @@ def _part(
     text, values = printed(condition, parameters)
     if text is None:
         return None
-    return Part(text, tuple(found), frozenset(names), values)
+    plain = is_plain(condition) and all(type(v) in _PLAIN_VALUES for v in values.values())
+    return Part(text, tuple(found), frozenset(names), values, plain)
+
+
+# No functions at all: the user may have made one of that name.
+_PLAIN = frozenset(
+    {
+        *(exp.And, exp.Or, exp.Not, exp.Paren, exp.Column, exp.Identifier, exp.Placeholder),
+        *(exp.Literal, exp.Boolean, exp.Null, exp.Neg, exp.Between, exp.In, exp.Is),
+        *(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike),
+        *(exp.Add, exp.Sub, exp.Mul, exp.Div, exp.IntDiv, exp.Mod, exp.Tuple),
+        *(exp.Cast, exp.DataType, exp.DataTypeParam, exp.Interval, exp.Var),
+    }
+)
+_PLAIN_VALUES = frozenset({bool, int, float, str, bytes, date, datetime, Decimal, type(None)})
+
+
+def is_plain(condition: exp.Expr) -> bool:
+    """Whether a condition has nothing in it but columns, constants, operators and casts."""
+    return all(type(node) in _PLAIN for node in condition.walk())
 
 
 def _is_volatile(condition: exp.Expr) -> bool:

@@ -32,6 +32,10 @@ _SETTINGS = ("flor_acquire", "flor_budget")
 _WORDS = "|".join((*sorted(_TABLES), *_LISTINGS, *_SETTINGS))
 _OURS = re.compile(rf"\b({_WORDS})\b", re.IGNORECASE)
 _TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)
+_KNOWN_START = re.compile(
+    r"\s*\(*\s*(select|from|with|values|describe|show|summarize|explain|insert|update|delete)\b",
+    re.IGNORECASE,
+)
 HEAD = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+\w+\s+as\b"
     r"|(?P<explain>explain)(?:\s+analyze\b)?(?:\s*\(\s*(?:format|analyze)\b[^)]*\))?)",
@@ -135,6 +139,11 @@ def leaves_open(sql: str, before: bool) -> bool:
         elif first in ("commit", "end", "rollback", "abort"):
             before = False
     return before
+
+
+def changes_no_settings(sql: str) -> bool:
+    """Whether a statement surely leaves settings and functions as they are."""
+    return _KNOWN_START.match(sql) is not None and ";" not in sql.rstrip().rstrip(";")
 
 
 def parse(sql: str) -> Statement:

@@ -22,7 +22,7 @@ from pathlib import Path
 import duckdb
 
 from flordb.analysis.statements import LogStatement
-from flordb.query.facts import columns
+from flordb.query.facts import Memory, Tables, columns
 from flordb.replay.choices import statements_with_choices
 from flordb.settings import Settings
 from flordb.store import catalog
@@ -53,6 +53,7 @@ _LOCKDOWN = (
 class Database:
     """The tables that are served: `cursor` connects to them, `refresh` keeps them current.
     ``statements`` are the log statements of the project's code, as current as the tables.
+    ``memory`` is that of all who plan on them.
 
     Raises OSError where the store's folder cannot be written.
     """
@@ -65,6 +66,7 @@ class Database:
         self._refreshed = 0.0
         self._virtual: list[str] = []
         self.statements: tuple[LogStatement, ...] = ()
+        self.memory = Memory()
         _sweep(project)
         prefix = f"serve-{os.getpid()}-"
         self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=project.temporary))
@@ -132,7 +134,7 @@ class Database:
     def _list_virtual(self, writer: duckdb.DuckDBPyConnection) -> None:
         """Let clients see the columns that have a statement in the code, but no value yet."""
         self.statements = statements_with_choices(self._project)
-        known = columns(writer, self.statements)
+        known = columns(Tables(writer, self.memory), self.statements)
         virtual = [name for name in known.virtual if known.is_new(name)]
         if virtual == self._virtual:
             return

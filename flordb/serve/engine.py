@@ -89,7 +89,7 @@ class Engine:
     def _prepare(self, parsed: Statement) -> Prepared:
         with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
-            return prepare(cursor, parsed, self.database.statements, None)
+            return prepare(cursor, parsed, self.database.statements, None, self.database.memory)
 
     def _explained(self, parsed: Statement, settings: Settings) -> str:
         """DuckDB's EXPLAIN with the acquisition plan above it, as a statement of its own."""

@@ -250,14 +250,20 @@ def _ref(root: Path, branch: str) -> str:
     return shown
 
 
-def _flor_refs(root: Path) -> list[str]:
-    listed = _line(root, "for-each-ref", "--format=%(refname)").splitlines()
-    return [
-        ref
-        for ref in listed
-        if ref.startswith(("refs/heads/flor/", "refs/flor/heads/"))
-        or (ref.startswith("refs/remotes/") and "/flor/" in ref)
-    ]
+def _flor_refs(root: Path) -> dict[str, str]:
+    """The flor branches, local and remote, and the commits that they are at."""
+    places = ("refs/heads/flor/", "refs/flor/heads/", "refs/remotes/")
+    listed = _line(root, "for-each-ref", "--format=%(objectname) %(refname)", *places)
+    found = {ref: commit for commit, ref in (line.split(" ", 1) for line in listed.splitlines())}
+    return {
+        ref: commit
+        for ref, commit in found.items()
+        if not ref.startswith("refs/remotes/") or "/flor/" in ref
+    }
+
+
+_listed: dict[Path, tuple[dict[str, str], dict[str, str]]] = {}
+"""By root, the branches of the last listing of run files, and what it gave."""
 
 
 def list_run_files(root: Path) -> dict[str, str]:
@@ -265,6 +271,13 @@ def list_run_files(root: Path) -> dict[str, str]:
     refs = _flor_refs(root)
     if not refs:
         return {}
+    known = _listed.get(root)
+    if known is None or known[0] != refs:
+        known = _listed[root] = refs, _run_files_at(root, refs)
+    return known[1]
+
+
+def _run_files_at(root: Path, refs: Iterable[str]) -> dict[str, str]:
     raw = git(
         root,
         *("log", "--full-history", "-m", "--raw", "--no-abbrev", "--no-renames", "-z"),

@@ -88,9 +88,23 @@ def take_in(
         _take_stale(db, project, stale, progress)
         ranked = any(rank > 0 for _, rank in progress.ranks)
         redescribe(db, progress.numbers, progress.kinds, ranked)
-    for run_id, rank, now in _changed_states(db, settings):
-        db.execute("UPDATE runs SET state = ? WHERE run_id = ? AND rank = ?", [now, run_id, rank])
+    _write_states(db, _changed_states(db, settings))
     return SyncReport(progress.files, progress.rows, tuple(progress.problems))
+
+
+def _write_states(db: duckdb.DuckDBPyConnection, changed: list[tuple[int, int, str]]) -> None:
+    if not changed:
+        return
+    db.execute("BEGIN")
+    for run_id, rank, now in changed:
+        db.execute("UPDATE runs SET state = ? WHERE run_id = ? AND rank = ?", [now, run_id, rank])
+    _note_change(db)
+    db.execute("COMMIT")
+
+
+def _note_change(db: duckdb.DuckDBPyConnection) -> None:
+    """Give what the tables now say an id of its own: what was read under another may be stale."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('content', uuid()::VARCHAR)")
 
 
 def is_current(db: duckdb.DuckDBPyConnection, files: dict[str, Entry], settings: Settings) -> bool:
@@ -237,6 +251,7 @@ class _Writer:
         try:
             self._write_files()
             ingest.insert(self.db, self.batch, self.progress.kinds, self.fresh, self.again)
+            _note_change(self.db)
             self.db.execute("COMMIT")
         except BaseException:
             self.db.execute("ROLLBACK")
