@@ -157,7 +157,8 @@ def _rows(runs: Sequence[Node], name: str) -> pd.DataFrame:
         walk(run, {"tstamp": datetime(2023, 6, number + 1, 10)})
     nest = nest_of(name)
     columns = list(dict.fromkeys([*RUN, *nest, "o", name]))
-    return pd.DataFrame(found, columns=columns)
+    frame = pd.DataFrame(found, columns=columns)
+    return frame.astype({column: "Int64" for column in columns if column not in RUN})
 
 
 def _level(nest: tuple[str, ...], nests: set[tuple[str, ...]], rows: dict[str, Any]) -> Any:
