@@ -158,7 +158,10 @@ def _rows(runs: Sequence[Node], name: str) -> pd.DataFrame:
     nest = nest_of(name)
     columns = list(dict.fromkeys([*RUN, *nest, "o", name]))
     frame = pd.DataFrame(found, columns=columns)
-    return frame.astype({column: "Int64" for column in columns if column not in RUN})
+    # Without rows they would have no types to be merged by.
+    return frame.astype(
+        {column: "datetime64[us]" if column in RUN else "Int64" for column in columns}
+    )
 
 
 def _level(nest: tuple[str, ...], nests: set[tuple[str, ...]], rows: dict[str, Any]) -> Any:
