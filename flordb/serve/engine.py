@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from flordb.query.acquire import without
 from flordb.query.errors import ProgrammingError, mapped
@@ -47,29 +49,39 @@ class Engine:
         self.settings = settings
         self.database = database
 
-    def prepared(self, sql: str, client: Client, probe: bool = False) -> str:
+    def prepared(self, sql: str, client: Client) -> str:
         """The statement to run in place of ``sql``, once all that it needs is there.
 
-        ``probe``: only the columns are asked for, so nothing is acquired. Raises Refused,
-        BudgetExceeded and the errors of `flordb.query.errors`.
+        Raises Refused, BudgetExceeded and the errors of `flordb.query.errors`.
         """
-        try:
-            return self._prepared(sql, client, probe)
-        except RecursionError:
-            raise ProgrammingError("the statement is nested too deeply to be planned") from None
+        with _not_too_deep():
+            parsed = self._checked(sql, client)
+            if not parsed.references:
+                return sql
+            if parsed.explain:
+                return self._explained(parsed, client.settings)
+            return self._acquired(parsed, client)
 
-    def _prepared(self, sql: str, client: Client, probe: bool) -> str:
+    def described(self, sql: str, client: Client) -> tuple[str, bool]:
+        """A statement with the columns of ``sql``, for which nothing is acquired, and whether it
+        gives the rows, too, because nothing is lacking. Raises as `prepared`."""
+        with _not_too_deep():
+            parsed = self._checked(sql, client)
+            if not parsed.references:
+                return sql, True
+            if parsed.explain:
+                return self._explained(parsed, client.settings), True
+            prepared = self._prepare(parsed)
+            return prepared.sql, not prepared.wants or client.settings.acquire == "never"
+
+    def _checked(self, sql: str, client: Client) -> Statement:
         guard.check(sql)
         if client.stop.is_set():
             raise Cancelled("canceling statement due to user request")
         self.database.refresh()
-        parsed = parse(sql)
-        if not parsed.references:
-            return sql
-        if probe:
-            return self._prepare(replace(parsed, probe=True)).sql
-        if parsed.explain:
-            return self._explained(parsed, client.settings)
+        return _parsed(sql)
+
+    def _acquired(self, parsed: Statement, client: Client) -> str:
         asked: set[tuple[int, str, int | None]] = set()
         while True:
             # What is served may be that old.
@@ -102,6 +114,19 @@ class Engine:
             rows += [(str(key), str(value)) for key, value in found]
         listed = ", ".join(f"({quoted(key)}, {quoted(value)})" for key, value in rows)
         return f"SELECT * FROM (VALUES {listed}) t(explain_key, explain_value)"
+
+
+@contextmanager
+def _not_too_deep() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise ProgrammingError("the statement is nested too deeply to be planned") from None
+
+
+@lru_cache(maxsize=256)  # dashboards send the same statements again and again
+def _parsed(sql: str) -> Statement:
+    return parse(sql)
 
 
 def quoted(text: str) -> str:

@@ -39,7 +39,6 @@ class Rows:
             self.close()
             raise translate(error) from error
         names = list(relation.columns)
-        self._is_text = all(str(kind) == "VARCHAR" for kind in relation.types)
         self.columns = [
             column_of(name, kind) for name, kind in zip(names, relation.types, strict=True)
         ]
@@ -90,7 +89,8 @@ class Rows:
             for name, column, is_binary in zip(names, self.columns, binary, strict=True)
         ]
         sql = self._sql
-        if not self._is_text:
+        pairs = zip(self.columns, binary, strict=True)
+        if not all(column.is_native(is_binary) for column, is_binary in pairs):
             # The line break ends a comment at the statement's end.
             inside = self._sql.strip().rstrip(";")
             sql = f"SELECT {', '.join(values)} FROM (\n{inside}\n) AS t({', '.join(names)})"

@@ -57,11 +57,11 @@ def encode(batch: pa.RecordBatch, columns: Sequence[Column], binary: Sequence[bo
 
 
 def _put(out: Any, at: Any, values: Any) -> None:
-    """Write numbers of one size to these places."""
-    width = values.dtype.itemsize
-    raw = values.view(np.uint8).reshape(-1, width)
-    for byte in range(width):
-        out[at + byte] = raw[:, byte]
+    """Write numbers of one size to these places, wherever they are."""
+    if not len(values):
+        return
+    places = len(out) - values.dtype.itemsize + 1
+    np.ndarray((places,), values.dtype, buffer=out, strides=(1,))[at] = values
 
 
 def _put_all(out: Any, at: Any, field: Field) -> None:
@@ -69,17 +69,18 @@ def _put_all(out: Any, at: Any, field: Field) -> None:
     lengths = np.maximum(field.lengths, 0)
     if not len(lengths) or not len(field.data):
         return
-    first = lengths[0]
-    if first and (lengths == first).all():
-        width = int(first)
-        if width <= 16:
-            raw = field.data.reshape(-1, width)
-            for byte in range(width):
-                out[at + byte] = raw[:, byte]
-            return
-    begins: Any = np.zeros(len(lengths), np.int64)
-    np.cumsum(lengths[:-1], out=begins[1:])
-    out[np.repeat(at - begins, lengths) + np.arange(len(field.data))] = field.data
+    width = int(lengths[0])
+    if width in _WORDS and (lengths == width).all():
+        _put(out, at, np.ascontiguousarray(field.data).view(_WORDS[width]))
+        return
+    begins = np.cumsum(lengths)
+    begins -= lengths
+    places: Any = np.repeat(at - begins, lengths)
+    places += np.arange(len(places))
+    out[places] = field.data
+
+
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def _field(array: pa.Array, column: Column, binary: bool) -> Field:
@@ -111,9 +112,11 @@ def _numbers(array: pa.Array, kind: np.dtype[Any]) -> Field:
 
 
 def _bytes(array: pa.Array) -> Field:
-    """Of a string or binary array."""
+    """Of strings, bytes, or integers as text."""
     if pa.types.is_null(array.type):
         return Field(np.empty(0, np.uint8), np.full(len(array), -1, np.int64))
+    if pa.types.is_integer(array.type):
+        array = array.cast(pa.large_string())
     plain = array.cast(pa.large_binary()) if not pa.types.is_large_binary(array.type) else array
     _, offsets_buffer, data_buffer = plain.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64)[plain.offset : plain.offset + len(plain) + 1]

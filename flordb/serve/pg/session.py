@@ -275,8 +275,18 @@ class Session:
 
     def _columns(self, sql: str) -> list[Column] | None:
         """The columns of a statement, without anything being acquired; None where it has none."""
-        command = command_of(sql)
-        if not sql.strip():
+        portal = _Portal(sql, [])
+        columns = self._columns_of(portal)
+        if portal.rows is not None:
+            portal.rows.close()
+        return columns
+
+    def _columns_of(self, portal: _Portal) -> list[Column] | None:
+        """The columns of a portal. Its query is begun where nothing is lacking for it."""
+        if portal.rows is not None:
+            return portal.rows.columns
+        command = command_of(portal.sql)
+        if not portal.sql.strip():
             return None
         if command is not None and not (command.kind == "show" and self._is_table(command.name)):
             if command.kind == "show":
@@ -284,17 +294,14 @@ class Session:
             is_fetch = command.kind == "fetch" and command.tag == "FETCH"
             return self._cursor(command.name).columns if is_fetch else None
         client = Client(self.variables.settings, self._cancelled)
-        translated = catalog.translated(sql, self.variables)
-        ready = self.engine.prepared(translated or sql, client, probe=True)
-        rows = self._rows(ready, sql if translated else None)
-        rows.close()
+        translated = catalog.translated(portal.sql, self.variables)
+        ready, is_complete = self.engine.described(translated or portal.sql, client)
+        rows = self._rows(ready, portal.sql if translated else None)
+        if is_complete:
+            portal.rows = rows
+        else:
+            rows.close()
         return rows.columns
-
-    def _columns_of(self, portal: _Portal) -> list[Column] | None:
-        """The columns of a portal."""
-        if portal.rows is not None:
-            return portal.rows.columns
-        return self._columns(portal.sql)
 
     def _is_table(self, name: str) -> bool:
         """Whether SHOW is DuckDB's, of tables or of one table."""

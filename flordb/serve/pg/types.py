@@ -103,20 +103,31 @@ _BY_ID = {
     "union": JSON,
     "variant": JSON,
 }
+# Those whose values need no SQL: `rows` writes them as they come from DuckDB.
+_NATIVE_TEXT = frozenset({"smallint", "integer", "bigint", "varchar"})
+_NATIVE_BINARY = _NATIVE_TEXT | {"float", "double"}
 BY_OID = {kind.oid: kind for kind in (*_BY_ID.values(), JSON)}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a result. ``element``: the type of an array's elements."""
+    """A column of a result. ``element``: the type of an array's elements; ``duckdb``: what DuckDB
+    calls its type."""
 
     name: str
     type: Type
     typmod: int = -1
     element: Type | None = None
+    duckdb: str = ""
+
+    def is_native(self, binary: bool) -> bool:
+        """Whether the values are written as they come from DuckDB, without `sql`."""
+        return self.duckdb in (_NATIVE_BINARY if binary else _NATIVE_TEXT)
 
     def sql(self, name: str, binary: bool) -> str:
         """SQL for the column's values in a format, where ``name`` is what they are called."""
+        if self.is_native(binary):
+            return name
         if self.element is not None:
             return name if binary else _array_text(name, self.element)
         return (self.type.binary if binary else self.type.text).format(name)
@@ -136,7 +147,7 @@ def column_of(name: str, duckdb_type: Any) -> Column:
     if kind == "decimal":
         precision, scale = (int(value) for _, value in duckdb_type.children)
         return Column(name, NUMERIC, ((precision << 16) | scale) + 4)
-    return Column(name, _BY_ID.get(kind, TEXT))
+    return Column(name, _BY_ID.get(kind, TEXT), duckdb=kind)
 
 
 def _array_text(name: str, element: Type) -> str:
