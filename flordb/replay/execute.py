@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from flordb.replay import learnt, pool
+from flordb.replay.afterwards import afterwards
 from flordb.replay.learnt import Rates
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Failure, Outcomes, Report, Result
@@ -81,7 +82,7 @@ def execute(
             ):
                 _run(runner, plan, outcomes, lessons, progress or _silent)
     finally:
-        outcomes.commit()
+        afterwards(outcomes.commit)
     return outcomes.report()
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flordb.errors import GitError, warn
+from flordb.errors import GitError, warn_in_training
 from flordb.replay.checks import doubtful
 from flordb.replay.plan import Refused, Task
 from flordb.replay.want import Want
@@ -179,13 +179,13 @@ class Outcomes:
 
     def commit(self) -> None:
         """Put the replay files into git, beside the run files."""
-        if not self.project.has_git:
+        if not self.project.has_git or not self.files:
             return
         try:
             files = {path.name: path.read_bytes() for path in self.files}
             history.commit_replays(self.project, files)
         except (GitError, OSError) as error:
-            warn(f"the acquired values are stored, but not committed to git: {error}.")
+            warn_in_training(f"the acquired values are stored, but not committed to git: {error}.")
 
 
 def _difference(anomaly: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ from flordb.replay import namespace
 from flordb.replay.namespace import Layers
 from flordb.replay.worker import import_library, work
 
+# Where the end of a child cannot be waited for together with what is asked.
 _POLL_SECONDS = 0.005
 
 
@@ -44,6 +45,7 @@ class _Server:
     def __init__(self, idle_seconds: float) -> None:
         self.idle_seconds = idle_seconds
         self.children: dict[int, int] = {}
+        self.handles: dict[int, int] = {}
         self.answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)  # what imports print is no answer
         self.imported: list[str] = []
@@ -53,9 +55,8 @@ class _Server:
     def serve(self) -> None:
         self.handle_unread()
         while True:
-            wait = _POLL_SECONDS if self.children else self.idle_seconds
-            ready, _, _ = select.select([0], [], [], wait)
-            if ready:
+            ready, _, _ = select.select([0, *self.handles.values()], [], [], self.patience())
+            if 0 in ready:
                 data = os.read(0, 1 << 16)
                 if not data:
                     return
@@ -64,6 +65,11 @@ class _Server:
             elif not self.children:
                 return
             self.reap()
+
+    def patience(self) -> float | None:
+        if not self.children:
+            return self.idle_seconds
+        return None if len(self.handles) == len(self.children) else _POLL_SECONDS
 
     def handle_unread(self) -> None:
         while b"\n" in self.unread:
@@ -83,6 +89,7 @@ class _Server:
                 if pid == 0:
                     self.child(message)
                 self.children[pid] = number
+                self.handles.update(_handle(pid))
                 self.answer(started=number, pid=pid)
             case {"kill": wanted}:
                 for pid, number in self.children.items():
@@ -127,6 +134,8 @@ class _Server:
             os.dup2(log, 2)
             os.close(log)
             os.close(self.answers.fileno())
+            for handle in self.handles.values():
+                os.close(handle)
             if message["fresh"]:
                 command = [sys.executable, "-P", "-m", "flordb.replay.worker", message["job"]]
                 os.execve(sys.executable, command, message["env"])
@@ -146,9 +155,19 @@ class _Server:
                 return
             number = self.children.pop(pid, None)
             if number is not None:
+                if pid in self.handles:
+                    os.close(self.handles.pop(pid))
                 _kill_group(pid)  # what the worker left behind
                 code = os.waitstatus_to_exitcode(status)
                 self.answer(ended=number, status=code, peak=usage.ru_maxrss * 1024)
+
+
+def _handle(pid: int) -> dict[int, int]:
+    """A child's descriptor, which is readable when the child has ended (Linux)."""
+    try:
+        return {pid: os.pidfd_open(pid)}
+    except (AttributeError, OSError):
+        return {}
 
 
 def _may_fork() -> bool:
