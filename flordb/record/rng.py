@@ -21,7 +21,7 @@ def get_states() -> dict[str, Any]:
     if torch is not None:
         states["torch"] = torch.get_rng_state().numpy().tobytes()
         states["torch_seed"] = torch.initial_seed()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():
             states["cuda"] = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
     return states
 

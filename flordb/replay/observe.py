@@ -1,7 +1,7 @@
 """Hindsight statements only look: the random numbers that they draw are put back, so that the
 replay goes on exactly as the run did.
 
-The patched files are compiled with each inserted statement inside ``with observing():``; the text
+The patched files are compiled with each inserted statement inside ``with Observing():``; the text
 on disk stays as the plan shows it.
 """
 
@@ -13,11 +13,11 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from types import CodeType, ModuleType
 from typing import Any
 
+import flordb
 from flordb import session
 from flordb.record.rng import get_states, set_states
 from flordb.replay.replayer import Replayer
@@ -25,18 +25,56 @@ from flordb.replay.replayer import Replayer
 Ranges = Sequence[tuple[int, int]]
 _NAME = "__flordb_observing__"
 
+# What a number, a tensor or an array computes without running anybody's Python code.
+_METHODS = frozenset(
+    (
+        *("item", "tolist", "sum", "mean", "norm", "std", "var", "max", "min", "abs", "argmax"),
+        *("detach", "cpu", "numpy", "float", "double", "int", "long", "numel", "square", "sqrt"),
+    )
+)
+_ATTRIBUTES = frozenset(("grad", "data", "shape", "T"))
+_BUILTINS = {float, int, len, abs, round, str, bool}
 
-@contextmanager
-def observing() -> Iterator[None]:
-    """Leaves the generators of random numbers, and the replay's position, as they were."""
-    replayer = session.peek()
-    aside = replayer.aside() if isinstance(replayer, Replayer) else nullcontext()
-    before = get_states()
-    try:
-        with aside:
-            yield
-    finally:
-        set_states(before)
+
+class Observing:
+    """Leaves the generators of random numbers, and the replay's position, as they were.
+
+    Parameters: ``looked``, the functions and variables that a statement uses, where it only looks
+    at them if their types are known: then nothing can draw a random number, and the generators,
+    whose states take longer to copy than most steps of a training, are let be.
+    """
+
+    def __init__(self, *looked: Any) -> None:
+        self._states = None if looked and _only_look(looked) else get_states()
+        replayer = session.peek()
+        self._replayer = replayer if isinstance(replayer, Replayer) else None
+
+    def __enter__(self) -> None:
+        if self._replayer is not None:
+            self._before = self._replayer.step_aside()
+
+    def __exit__(self, *error: object) -> None:
+        if self._replayer is not None:
+            self._replayer.step_back(self._before)
+        if self._states is not None:
+            set_states(self._states)
+
+
+def _only_look(values: Sequence[Any]) -> bool:
+    log, *others = values
+    return log is flordb.log and all(_is_known(value) for value in others)
+
+
+def _is_known(value: Any) -> bool:
+    kind = type(value)
+    if kind in (float, int, bool, str, type(None)):
+        return True
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    if torch is not None and kind in (torch.Tensor, torch.nn.Parameter):
+        return True
+    if numpy is not None and (kind is numpy.ndarray or isinstance(value, numpy.generic)):
+        return bool(value.dtype.kind != "O" and kind.__module__ == "numpy")
+    return kind in (type, type(len)) and value in _BUILTINS
 
 
 def compile_observed(text: str, path: str, ranges: Ranges) -> CodeType:
@@ -54,7 +92,7 @@ class _Wrap(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, ast.stmt) and self._inserted(node):
             name = ast.copy_location(ast.Name(_NAME, ast.Load()), node)
-            call = ast.copy_location(ast.Call(name, [], []), node)
+            call = ast.copy_location(ast.Call(name, _looked_at(node), []), node)
             wrapped = ast.With(items=[ast.withitem(call)], body=[node])
             return ast.copy_location(wrapped, node)
         return super().generic_visit(node)
@@ -66,12 +104,53 @@ class _Wrap(ast.NodeTransformer):
         return any(first <= node.lineno and end <= last for first, last in self.ranges)
 
 
+def _looked_at(statement: ast.stmt) -> list[ast.expr]:
+    """The log function, and the variables of a statement that logs what they are or what a known
+    method makes of them; nothing for any other statement."""
+    match statement:
+        case ast.Expr(ast.Call(ast.Name() | ast.Attribute(ast.Name()) as log, [name, value], [])):
+            found: dict[str, ast.expr] = {}
+            if isinstance(name, ast.Constant) and _looks(value, found):
+                return [log, *found.values()]
+    return []
+
+
+def _looks(node: ast.expr, found: dict[str, ast.expr]) -> bool:
+    """Whether an expression only looks at variables, which are gathered; each of it is evaluated
+    whatever the others are, so that they can be evaluated before it."""
+
+    def all_look(*nodes: ast.expr) -> bool:
+        return all(_looks(each, found) for each in nodes)
+
+    match node:
+        case ast.Constant():
+            return True
+        case ast.Name(name, ast.Load()):
+            found[name] = node
+            return True
+        case ast.BinOp(left, _, right) | ast.Compare(left, [_], [right]):
+            return all_look(left, right)
+        case ast.UnaryOp(_, operand):
+            return _looks(operand, found)
+        case ast.Tuple(parts) | ast.List(parts):
+            return all_look(*parts)
+        case ast.Subscript(value, ast.Constant() | ast.Name() as index):
+            return all_look(value, index)
+        case ast.Attribute(value, name):
+            return name in _ATTRIBUTES and _looks(value, found)
+        case ast.Call(ast.Attribute(value, name), arguments, []):
+            return name in _METHODS and all_look(value, *arguments)
+        case ast.Call(ast.Name() as function, arguments, []):
+            return all_look(function, *arguments)
+    return False
+
+
 def run_script(text: str, path: str, ranges: Ranges) -> None:
     """Run a script's text as ``__main__``, as the interpreter would."""
     main = ModuleType("__main__")
     main.__file__ = path
     main.__builtins__ = __builtins__  # type: ignore[attr-defined]
-    vars(main)[_NAME] = observing
+    vars(main)[_NAME] = Observing
     sys.modules["__main__"] = main
     exec(compile_observed(text, path, ranges), vars(main))
 
@@ -112,5 +191,5 @@ class _PatchedLoader(importlib.machinery.SourceFileLoader):
         return compile_observed(text, self.path, self.ranges)
 
     def exec_module(self, module: ModuleType) -> None:
-        vars(module)[_NAME] = observing
+        vars(module)[_NAME] = Observing
         super().exec_module(module)

@@ -259,6 +259,8 @@ class _Planner:
         boundaries = self.snapshots(task.want).boundaries()
         known = sorted({i for loop in record.entries(steps.loops[0]) for i in loop.reached})
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
+        if not wanted:
+            return [task]
         rates = self.rates(task.want.filename, record)
 
         def cost(part: tuple[int, ...]) -> float:

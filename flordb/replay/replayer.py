@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from flordb.errors import ReplayError, SnapshotError
 from flordb.record import rng
@@ -35,6 +35,14 @@ T = TypeVar("T")
 Write = Callable[[dict[str, Any]], None]
 
 _MOST_ANOMALIES = 100
+
+
+class Aside(NamedTuple):
+    """Where a replay was when it stepped aside."""
+
+    context: Context
+    entries: dict[str, int] | None
+    observing: bool
 
 
 class Replayer:
@@ -131,9 +139,6 @@ class Replayer:
     def log(self, name: str, value: T) -> T:
         self._start()
         path = self._context.path
-        key = (path, str(name))
-        occurrence = self._occurrences.get(key, 0)
-        self._occurrences[key] = occurrence + 1
         wanted = name in self.counts and self._collecting
         put = self._send if wanted else _leave
         fields = fields_of(freeze(value), partial(store_array, put=put))
@@ -143,6 +148,9 @@ class Replayer:
                 self._write({"k": "log", "c": self._number(self._context), "n": name, **fields})
                 self.counts[name] += 1
         elif not self._observing:
+            key = (path, str(name))
+            occurrence = self._occurrences.get(key, 0)
+            self._occurrences[key] = occurrence + 1
             self._compare(key, occurrence, fields)
         return value
 
@@ -187,22 +195,20 @@ class Replayer:
             "such a run cannot be replayed yet"
         )
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """While a hindsight statement runs: loops that it enters are run, not skipped, and count
-        for nothing; what it logs besides the wanted names is no part of the record."""
-        context, entries, occurrences = self._context, self._context.entries, self._occurrences
-        self._context.entries = dict(entries) if entries else None
-        self._occurrences = dict(occurrences)
-        outer, self._observing = self._observing, True
-        try:
-            yield
-        finally:
-            self._observing = outer
-            wanted = {k: n for k, n in self._occurrences.items() if k[1] in self.counts}
-            self._occurrences = {**occurrences, **wanted}
-            self._context = context
-            context.entries = entries
+    def step_aside(self) -> Aside:
+        """A hindsight statement begins: loops that it enters are run, not skipped, and count for
+        nothing; what it logs besides the wanted names is no part of the record."""
+        context = self._context
+        before = Aside(context, context.entries, self._observing)
+        context.entries = dict(context.entries) if context.entries else None
+        self._observing = True
+        return before
+
+    def step_back(self, before: Aside) -> None:
+        """The hindsight statement has ended: all is where it was."""
+        self._observing = before.observing
+        self._context = before.context
+        before.context.entries = before.entries
 
     def commit(self) -> None:
         # What follows belongs to another run.

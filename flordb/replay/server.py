@@ -6,6 +6,10 @@ and devices do not work there: the server runs no parallel operation of torch, a
 import starts threads or touches a device is left to the workers (the server begins anew without
 it). It ends when stdin closes, or after a time without work.
 
+The next worker is forked before there is a task for it, because copying the page tables of a
+process with torch takes as long as many a replay; and a worker says itself when its task is done,
+so that nobody waits until the kernel has taken its memory apart.
+
 It reads JSON lines on stdin and answers on stdout:
 
 ==============================================  ================================================
@@ -30,22 +34,41 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flordb.replay import namespace
 from flordb.replay.namespace import Layers
-from flordb.replay.worker import import_library, work
+from flordb.replay.worker import import_library, note_modules, work
 
 # Where the end of a child cannot be waited for together with what is asked.
 _POLL_SECONDS = 0.005
 
 
+@dataclass
+class _Child:
+    """A worker. ``ended``: a descriptor that is readable when its process has ended, None where the
+    system has none; ``done``: where it says that its task is done; ``orders``: where it is told its
+    task; ``number``: of its task, while it has one."""
+
+    pid: int
+    ended: int | None
+    done: int | None
+    orders: int | None
+    number: int | None = None
+
+    def close(self) -> None:
+        for handle in (self.ended, self.done, self.orders):
+            if handle is not None:
+                os.close(handle)
+
+
 class _Server:
     def __init__(self, idle_seconds: float) -> None:
         self.idle_seconds = idle_seconds
-        self.children: dict[int, int] = {}
-        self.handles: dict[int, int] = {}
+        self.children: dict[int, _Child] = {}
+        self.spare: _Child | None = None
         self.answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)  # what imports print is no answer
         self.imported: list[str] = []
@@ -55,21 +78,31 @@ class _Server:
     def serve(self) -> None:
         self.handle_unread()
         while True:
-            ready, _, _ = select.select([0, *self.handles.values()], [], [], self.patience())
+            children = tuple(self.children.values())
+            watched = [fd for c in children for fd in (c.ended, c.done) if fd is not None]
+            ready, _, _ = select.select([0, *watched], [], [], self.patience())
+            for child in children:
+                if child.done in ready:
+                    self.hear(child)
+            self.reap()
             if 0 in ready:
                 data = os.read(0, 1 << 16)
                 if not data:
                     return
                 self.unread += data
                 self.handle_unread()
-            elif not self.children:
+            elif not ready and not self.at_work():
                 return
-            self.reap()
+
+    def at_work(self) -> bool:
+        return any(child.number is not None for child in self.children.values())
 
     def patience(self) -> float | None:
-        if not self.children:
+        """Seconds until something has to be looked at; None: what comes can be waited for."""
+        if not self.at_work():
             return self.idle_seconds
-        return None if len(self.handles) == len(self.children) else _POLL_SECONDS
+        seen = all(child.ended is not None for child in self.children.values())
+        return None if seen else _POLL_SECONDS
 
     def handle_unread(self) -> None:
         while b"\n" in self.unread:
@@ -82,19 +115,18 @@ class _Server:
                 self.answer(probed=_probe(Layers(**layers)))
             case {"import": names}:
                 began = time.perf_counter()
-                self.import_all([name for name in names if name not in self.imported])
+                new = [name for name in names if name not in self.imported]
+                if new:
+                    self.dismiss()
+                    self.import_all(new)
                 self.answer(ready=time.perf_counter() - began)
+                self.spare = self.spare or self.fork()
             case {"run": number}:
-                pid = os.fork()
-                if pid == 0:
-                    self.child(message)
-                self.children[pid] = number
-                self.handles.update(_handle(pid))
-                self.answer(started=number, pid=pid)
+                self.run(number, message)
             case {"kill": wanted}:
-                for pid, number in self.children.items():
-                    if number == wanted:
-                        _kill(pid)
+                for child in self.children.values():
+                    if child.number == wanted:
+                        _kill(child.pid)
 
     def answer(self, **fields: Any) -> None:
         self.answers.write(json.dumps(fields) + "\n")
@@ -107,6 +139,7 @@ class _Server:
             import_library(name)
             if not _may_fork():
                 self.begin_anew([*self.left_out, name], names)
+        note_modules()
         gc.freeze()  # the children's collections do not touch, and so copy, what is here
 
     def begin_anew(self, left_out: Sequence[str], names: Sequence[str]) -> NoReturn:
@@ -123,51 +156,111 @@ class _Server:
         self.unread = unread.encode()
         self.import_all(names)
         self.answer(ready=time.perf_counter() - began)
+        self.spare = self.fork()
 
-    def child(self, message: dict[str, Any]) -> NoReturn:
+    def fork(self) -> _Child:
+        """A worker that waits for its task."""
+        orders, to_orders = os.pipe()
+        from_done, done = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(to_orders)
+            os.close(from_done)
+            self.child(orders, done)
+        os.close(orders)
+        os.close(done)
+        os.set_blocking(from_done, False)
+        child = self.children[pid] = _Child(pid, _handle(pid), from_done, to_orders)
+        return child
+
+    def dismiss(self) -> None:
+        """End the worker that waits, which has not what is to be imported."""
+        if self.spare is not None and self.spare.orders is not None:
+            os.close(self.spare.orders)
+            self.spare.orders = None
+        self.spare = None
+
+    def run(self, number: int, message: dict[str, Any]) -> None:
+        child = self.spare or self.fork()
+        assert child.orders is not None
+        child.number = number
+        self.answer(started=number, pid=child.pid)
+        orders, child.orders = child.orders, None
+        # Where it has been killed meanwhile, `reap` says so.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(orders, "wb") as pipe:
+            pipe.write(json.dumps(message).encode())
+        self.spare = self.fork()
+
+    def child(self, orders: int, done: int) -> NoReturn:
         try:
             os.setsid()
             namespace.end_with_parent()
-            log = os.open(message["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.close(log)
             os.close(self.answers.fileno())
-            for handle in self.handles.values():
-                os.close(handle)
-            if message["fresh"]:
-                command = [sys.executable, "-P", "-m", "flordb.replay.worker", message["job"]]
-                os.execve(sys.executable, command, message["env"])
-            os.environ.clear()
-            os.environ.update(message["env"])
-            faulthandler.enable()
-            work(Path(message["job"]))
+            for other in self.children.values():
+                other.close()
+            with os.fdopen(orders, "rb") as pipe:
+                told = pipe.read()
+            if not told:
+                os._exit(0)
+            self.obey(json.loads(told), done)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(1)
+
+    def obey(self, message: dict[str, Any], done: int) -> NoReturn:
+        log = os.open(message["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        if message["fresh"]:
+            command = [sys.executable, "-P", "-m", "flordb.replay.worker", message["job"]]
+            os.execve(sys.executable, command, message["env"])
+        os.environ.clear()
+        os.environ.update(message["env"])
+        faulthandler.enable()
+        work(Path(message["job"]), done)
+
+    def hear(self, child: _Child) -> None:
+        """Pass on that a worker's task is done, where it has said so."""
+        if child.done is None:
+            return
+        try:
+            said = os.read(child.done, 64)
+        except BlockingIOError:
+            return
+        os.close(child.done)
+        child.done = None
+        if said and child.number is not None:
+            status, peak = map(int, said.split())
+            self.answer(ended=child.number, status=status, peak=peak)
+            child.number = None
 
     def reap(self) -> None:
         while self.children:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
-            number = self.children.pop(pid, None)
-            if number is not None:
-                if pid in self.handles:
-                    os.close(self.handles.pop(pid))
-                _kill_group(pid)  # what the worker left behind
+            child = self.children.pop(pid, None)
+            if child is None:
+                continue
+            _kill_group(pid)  # what the worker left behind
+            self.hear(child)
+            if child.number is not None:
                 code = os.waitstatus_to_exitcode(status)
-                self.answer(ended=number, status=code, peak=usage.ru_maxrss * 1024)
+                self.answer(ended=child.number, status=code, peak=usage.ru_maxrss * 1024)
+            if child is self.spare:
+                self.spare = None
+            child.close()
 
 
-def _handle(pid: int) -> dict[int, int]:
+def _handle(pid: int) -> int | None:
     """A child's descriptor, which is readable when the child has ended (Linux)."""
     try:
-        return {pid: os.pidfd_open(pid)}
+        return os.pidfd_open(pid)
     except (AttributeError, OSError):
-        return {}
+        return None
 
 
 def _may_fork() -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import resource
 import sys
 import time
 import traceback
@@ -26,8 +27,12 @@ from flordb.replay.task import DEVICES, Job
 from flordb.store.runfile import dump_line, read_run
 
 
-def work(job_file: Path) -> NoReturn:
-    """Carry out a job and end the process: 0 when it ran to where it should, 1 otherwise."""
+def work(job_file: Path, done: int | None = None) -> NoReturn:
+    """Carry out a job and end the process: 0 when it ran to where it should, 1 otherwise.
+
+    Parameters: ``done``, a descriptor for that status, and the most bytes of memory that the
+    process held, once all is written.
+    """
     job = Job.load(job_file)
     # By the line: what is there when the worker is killed has been acquired.
     out = open(job.out, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed by its end)
@@ -45,6 +50,8 @@ def work(job_file: Path) -> NoReturn:
         write({**end, "took": replayer.took()})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
+        if done is not None:
+            os.write(done, f"{int(bool(error))} {_peak()}".encode())
         # The script's own exit handlers and finally blocks belong to the run, not to its replay.
         os._exit(1 if error else 0)
 
@@ -114,17 +121,42 @@ def _become(job: Job) -> None:
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _peak() -> int:
+    """The most bytes of memory that this process, or one that it has waited for, held."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return 1024 * max(resource.getrusage(one).ru_maxrss for one in who)
+
+
+_modules: str | None = None
+
+
+def note_modules() -> None:
+    """Note where the modules come from, in one text: to look at thousands of them costs a process
+    that was forked a copy of each page that they are on."""
+    global _modules
+    _modules = _files_of_modules()
+
+
+def _files_of_modules() -> str:
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if isinstance(file, str) and not name.startswith("flordb"):
+            found.append(f"\n{file}\0{name}")
+    return "".join(found)
+
+
 def _forget_modules(project: str) -> None:
     """Forget modules of the project's own that a library has imported before: they are not the
     version's. An environment in the project's folder is none of its own code."""
     for folder in [f for f in sys.path_importer_cache if f.startswith(project.rstrip(os.sep))]:
         del sys.path_importer_cache[folder]
-    for name, module in list(sys.modules.items()):
-        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
-        if not isinstance(file, str) or not file.startswith(project) or name.startswith("flordb"):
-            continue
+    files = _files_of_modules() if _modules is None else _modules
+    at = -1
+    while (at := files.find(f"\n{project}", at + 1)) >= 0:
+        file, _, name = files[at + 1 :].partition("\n")[0].partition("\0")
         if "site-packages" not in Path(file).parts and not file.startswith(sys.prefix + os.sep):
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 def _after_fork() -> None:

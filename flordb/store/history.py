@@ -351,10 +351,8 @@ def working_sources(root: Path) -> dict[str, str]:
 def checkout(project: Project, commit: str, folder: Path) -> None:
     """Put the files of a version into an empty folder. Raises GitError."""
     with _scratch(project) as temporary:
-        env = {"GIT_INDEX_FILE": str(temporary / "index")}
-        git(project.root, "read-tree", commit, env=env)
-        prefix = f"--prefix={folder}/"
-        git(project.root, "checkout-index", "--all", "--quiet", prefix, env=env)
+        env = {"GIT_INDEX_FILE": str(temporary / "index"), "GIT_WORK_TREE": str(folder)}
+        git(project.root, "read-tree", "--no-sparse-checkout", "--reset", "-u", commit, env=env)
 
 
 def bundle(project: Project, versions: Sequence[str]) -> tuple[bytes, dict[str, str]]:
@@ -390,9 +388,9 @@ def unbundle(folder: Path, data: bytes) -> None:
 
 def tracked_or_source(root: Path) -> list[str]:
     """The paths that git tracks, and the Python files that it neither tracks nor ignores."""
-    tracked = git(root, "ls-files", "--cached", "-z")
-    others = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
-    return _paths(tracked) + _paths(others)
+    listed = git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-t", "-z")
+    pairs = (line.split(" ", 1) for line in _paths(listed))
+    return [path for tag, path in pairs if tag != "?" or path.endswith(".py")]
 
 
 def untracked_paths(root: Path) -> tuple[list[str], list[str]]:

@@ -159,6 +159,28 @@ def test_hindsight_statement_that_draws_random_numbers_disturbs_nothing(sandbox)
     assert len(values) == 24
 
 
+def test_random_numbers_that_an_objects_methods_draw_disturb_nothing(sandbox) -> None:
+    dice = """
+class Dice(float):
+    def item(self): return random.random()
+    def __add__(self, other): return random.random() + other
+    def __float__(self): return random.random()
+    def __getitem__(self, i): return random.random()
+    grad = property(item)
+dice = Dice(1.0)
+def draw(*_): return random.random()
+abs = draw
+for epoch"""
+    text = SCRIPT.replace("\nfor epoch", dice)
+    _record(sandbox, text)
+    uses = ("dice.item()", "dice + total", "float(dice)", "dice[0]", "dice.grad", "abs(total)")
+    lines = [f'        flor.log("h{i}", {use})\n' for i, use in enumerate(uses)]
+    _add(sandbox, "        weights[0] += random.random()\n", "".join(lines), text)
+    values, _, report = acquire(sandbox, [f"h{i}" for i in range(len(uses))])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert len(values) == 24 * len(uses)
+
+
 def test_new_code_that_adds_up_over_epochs_is_run_from_the_first_on(sandbox) -> None:
     _record(sandbox)
     text = SCRIPT.replace("weights = [0.0]\n", "weights = [0.0]\ngrand = 0.0\n")

@@ -1,0 +1,208 @@
+"""How well plans are priced: estimate beside time, for the adversary's workloads and all scans.
+
+    python bench/estimates.py [--parts] [WORKLOAD …]
+
+The workloads of ``tests/replay``, with more data, so that a run takes seconds. Each is recorded by
+an interpreter of its own with the default settings; then, in a server that has the imports done,
+each scan is planned and carried out: first as the project's first replay (nothing learnt), then
+twice after all of the others. ``--parts`` prints what each estimate and each time consists of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from flordb.replay import afterwards, learnt
+from flordb.replay.execute import execute
+from flordb.replay.plan import Plan, make_plan
+from flordb.replay.want import Want
+from flordb.settings import load
+from flordb.store.project import Project
+from flordb.store.runfile import read_run
+from tests.replay import adversary
+
+# What is replaced in a workload to make it larger.
+LARGER: dict[str, list[tuple[str, str]]] = {
+    "plain": [
+        ("torch.randn(96, 6)", "torch.randn(9600, 64)"),
+        ("Linear(6, 8), nn.BatchNorm1d(8)", "Linear(64, 256), nn.BatchNorm1d(256)"),
+        ("Linear(8, 2)", "Linear(256, 2)"),
+    ],
+    "functions": [
+        ("torch.randn(80, 5)", "torch.randn(9000, 64)"),
+        ("torch.randn(80)", "torch.randn(9000)"),
+        ("[:60]", "[:8000]"),
+        ("[60:]", "[8000:]"),
+        ("Linear(5, 12)", "Linear(64, 256)"),
+        ("Linear(12, 1)", "Linear(256, 1)"),
+        ("2\n", "9\n"),
+    ],
+    "trainer": [("size=(40, 4)", "size=(16000, 4)"), ("range(0, 40, 8)", "range(0, 16000, 8)")],
+    "gan": [("randn(40, 2)", "randn(3200, 2)"), ("range(5)", "range(400)")],
+    "phases": [("randn(30, 4)", "randn(30000, 4)"), ("range(0, 30, 10)", "range(0, 30000, 10)")],
+    "loaders": [("Augmented(48)", "Augmented(4800)")],
+    "recurrent": [("size=(2, 61)", "size=(2, 6001)"), ("range(0, 60, 10)", "range(0, 6000, 10)")],
+    "schedules": [
+        ("torch.randn(60, 4)", "torch.randn(9000, 4)"),
+        ("range(0, 60, 10)", "range(0, 9000, 10)"),
+        ("total_steps=30", "total_steps=4500"),
+    ],
+    "plainpy": [("list(range(12))", "list(range(60000))")],
+    "trials": [("range(4)", "range(1500)")],
+}
+KINDS = ("prefix", "suffix", "validation", "range")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A replay to be priced. ``kind``: its scan, or "range of 1"."""
+
+    workload: str
+    kind: str
+    want: Want
+
+
+def larger(workload: str, text: str) -> str:
+    """A workload's text with more data."""
+    for old, new in LARGER[workload]:
+        text = text.replace(old, new)
+    return text
+
+
+def record(root: Path, workloads: Sequence[str]) -> None:
+    """A repository with a run of each workload, and then its statements of hindsight."""
+    root.mkdir()
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(root)], check=True)
+    (root / ".gitignore").write_text("out/\nlog.txt\n")
+    texts = {f: (w, t) for w in workloads for f, t in adversary.texts(w).items()}
+    for file, (workload, text) in texts.items():
+        for old, _ in LARGER[workload] if file == f"{workload}.py" else ():
+            assert old in text, (workload, old)
+        (root / file).write_text(larger(workload, adversary.original(text, False)))
+    for workload in workloads:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, f"{workload}.py"], cwd=root, check=True)
+        print(f"{workload:10} recorded in {time.perf_counter() - began:5.1f} s")
+    for file, (workload, text) in texts.items():
+        (root / file).write_text(larger(workload, adversary.hindsight(text, False)))
+
+
+def scans(project: Project, workloads: Sequence[str]) -> Iterator[Scan]:
+    """For each workload the first statement of each scan; for a range also one iteration."""
+    settings = load(project.root)
+    for path in sorted(project.runs.glob("*.jsonl")):
+        header = read_run(path).header
+        workload = Path(header["filename"]).stem
+        moment = datetime.fromisoformat(header["tstamp"]).replace(tzinfo=None)
+        every = [adversary.TRUTH.findall(t) for t in adversary.texts(workload).values()]
+        names = tuple(dict.fromkeys(f"h:{name}" for found in every for _, name, _ in found))
+
+        def want(
+            *names: str, iterations: tuple[int, ...] | None = None, at: Any = (header, moment, path)
+        ) -> Want:
+            header, moment, path = at
+            file = header["filename"]
+            return Want(1, header["projid"], moment, file, path.name, None, names, iterations)
+
+        plan = make_plan(project, [want(*names)], settings)
+        for kind in KINDS:
+            task = next((t for t in plan.tasks if t.scan == kind), None)
+            if task is None:
+                continue
+            yield Scan(workload, kind, want(task.names[0]))
+            if kind == "range" and not task.steps.from_start and len(task.steps.loops) == 1:
+                yield Scan(workload, "range of 1", want(task.names[0], iterations=(2,)))
+
+
+def measure(project: Project, scan: Scan, parts: bool) -> tuple[float, float]:
+    """The estimate and the time, in seconds."""
+    settings = load(project.root)
+    plan = make_plan(project, [scan.want], settings)
+    took: list[dict[str, Any]] = []
+    original = learnt.Learnt.worked
+
+    def worked(self: learnt.Learnt, *arguments: Any) -> None:
+        took.append(arguments[-1])
+        original(self, *arguments)
+
+    learnt.Learnt.worked = worked  # type: ignore[method-assign]
+    began = time.perf_counter()
+    try:
+        report = execute(project, plan, settings)
+    finally:
+        learnt.Learnt.worked = original  # type: ignore[method-assign]
+    seconds = time.perf_counter() - began
+    afterwards.wait()
+    assert not report.failures, report.failures
+    if parts:
+        _print_parts(plan, took)
+    return plan.seconds, seconds
+
+
+def _print_parts(plan: Plan, took: list[dict[str, Any]]) -> None:
+    for task in plan.tasks:
+        print(f"      {task.seconds:.3f} s of {task.parts}")
+    for each in took:
+        print("      took", {k: round(v, 3) for k, v in each.items()})
+
+
+def main() -> None:
+    """Record the workloads, price and measure each scan, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("workloads", nargs="*")
+    parser.add_argument("--parts", action="store_true", help="print what both consist of")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    workloads = options.workloads or list(LARGER)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        root = Path(folder) / "project"
+        record(root, workloads)
+        project = Project(root, has_git=True)
+        found = list(scans(project, workloads))
+        errors: dict[str, list[tuple[float, float]]] = {}
+        first = measure(project, found[0], False)
+        print(f"the first replay, which starts the server: {_beside(*first)}")
+        for again in range(options.rounds):
+            print("nothing learnt" if again == 0 else f"learnt, {again}")
+            for scan in found:
+                if again == 0:
+                    (project.store / "costs.json").unlink(missing_ok=True)
+                estimate, seconds = measure(project, scan, options.parts)
+                print(f"  {scan.workload:10} {scan.kind:11} {_beside(estimate, seconds)}")
+                which = "nothing learnt" if again == 0 else "learnt"
+                errors.setdefault(which, []).append((seconds, abs(estimate / seconds - 1)))
+        for which, pairs in errors.items():
+            print(f"{which}: {_summary(pairs)}")
+
+
+def _beside(estimate: float, seconds: float) -> str:
+    return f"{seconds:6.3f} s, estimated {estimate:6.3f} s, {estimate / seconds - 1:+.0%}"
+
+
+def _summary(pairs: list[tuple[float, float]]) -> str:
+    every = [error for _, error in pairs]
+    long = [error for seconds, error in pairs if seconds > 1] or [0.0]
+    return (
+        f"{len(pairs)} plans, median error {statistics.median(every):.1%}, "
+        f"largest {max(every):.0%}; of {len(long)} over one second: "
+        f"median {statistics.median(long):.1%}, largest {max(long):.0%}, "
+        f"{sum(error > 0.2 for error in long)} off by more than 20 %"
+    )
+
+
+if __name__ == "__main__":
+    main()
