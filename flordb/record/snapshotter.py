@@ -24,6 +24,7 @@ from flordb.record.buffers import Buffers, Stored
 from flordb.record.capture import Captured, capture
 from flordb.record.reach import Reach
 from flordb.record.tensors import Piece
+from flordb.record.trees import Trees
 from flordb.settings import Settings
 from flordb.store.objects import ObjectStore, digest
 from flordb.store.snapshots import BlockRef, Manifest, SnapshotStore, TensorRef, read_manifest
@@ -80,6 +81,7 @@ class Snapshotter:
         self._chosen = chosen
         self._adaptive = adaptive
         self._given_up: dict[str, str] = {}
+        self._trees = Trees()
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
         self._queue: queue.SimpleQueue[Stored | _Taken | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MOST_WAITING)
@@ -104,8 +106,10 @@ class Snapshotter:
         began = time.perf_counter()
         taken = None
         try:
+            self._trees.begin(kind_of(boundary), "=" in boundary)
             captured = capture(
-                found, self._is_project, self._chosen.max_variable_bytes, self._given_up
+                *(found, self._is_project, self._chosen.max_variable_bytes),
+                *(self._given_up, self._trees),
             )
             places = self._blocks.take(captured.pieces, kind_of(boundary))
             taken = _Taken(
@@ -115,6 +119,7 @@ class Snapshotter:
             )
             self._queue.put(taken)
         finally:
+            self._trees.release()
             if taken is None:
                 self._room.release()
 

@@ -84,7 +84,8 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> int:
     return extent
 
 
-def _has_gaps(piece: Piece) -> bool:
+def has_gaps(piece: Piece) -> bool:
+    """Whether a piece leaves out bytes between its first and its last."""
     count = 1
     for length, stride in zip(piece.shape, piece.strides, strict=True):
         count *= length if stride else 1
@@ -102,7 +103,7 @@ def ranges_of(pieces: list[Piece]) -> list[Range]:
     gappy: list[Piece] = []
     for piece in pieces:
         if piece.extent:
-            (gappy if _has_gaps(piece) else whole).append(piece)
+            (gappy if has_gaps(piece) else whole).append(piece)
     ranges = _merge(whole)
     if not gappy:
         return ranges

@@ -1,0 +1,454 @@
+"""Modules and optimizers as the last snapshot met them, to be verified instead of pickled anew.
+
+From one snapshot to the next a model of a thousand modules and tensors changes its numbers, and
+hardly ever its structure. What is pickled of an object follows from its *contents*: the constants
+in it, and the objects that it refers to. So a `Tree` remembers the contents of each object below a
+module or an optimizer, with what was pickled of it. While the contents are the same, so is the
+pickle. Where only constants differ, the object is pickled anew; where anything else does, the tree
+no longer fits, and all below it is walked again. An object whose contents are not known to be all
+of it (one of a foreign class, say) is pickled each time.
+
+Trees keep nothing of the user's alive between two snapshots. They know objects by their ids. These
+may be given to other objects meanwhile, which does no harm, since whatever a snapshot would hold of
+an object is compared; constants, of which only the id is, are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from types import FunctionType
+from typing import Any
+
+from flordb.record.anchors import MOST_ELEMENTS, Anchor, children_of, own_attributes
+from flordb.record.reach import Path
+from flordb.record.tensors import Piece, has_gaps
+
+_CONSTANTS = frozenset((type(None), bool, int, float, complex, str, bytes, range, type(...)))
+_LONGEST_CONSTANT = 10_000
+_MOST_MISSES = 3
+"""A tree that never fits is not made again and again."""
+
+State = tuple[str, Path, str, Any]
+"""What a snapshot holds of an anchor: its kind, path and type, and what was pickled of it."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was made of an anchor: its state, its pieces, and the objects that these were of."""
+
+    state: State
+    pieces: list[Piece]
+    origins: list[Any]
+
+
+class _Unfit(Exception):
+    """What was found cannot be, or no longer is, what a tree describes."""
+
+
+@dataclass(slots=True)
+class _Leaf:
+    """A tensor in which nothing may differ but the numbers, and where in memory they are."""
+
+    piece: Piece
+    kind: Any
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    device: Any
+    requires_grad: bool
+    is_leaf: bool
+
+    @classmethod
+    def of(cls, piece: Piece, tensor: Any) -> _Leaf:
+        if piece.kind != "torch" or has_gaps(piece) or tensor.is_neg() or tensor.is_conj():
+            raise _Unfit
+        return cls(
+            *(piece, type(tensor), tuple(tensor.shape), tensor.stride(), tensor.dtype),
+            *(tensor.device, tensor.requires_grad, tensor.is_leaf),
+        )
+
+    def verify(self, tensor: Any) -> None:
+        """Take a tensor for this leaf. Raises _Unfit."""
+        if (
+            type(tensor) is not self.kind
+            or tensor.dtype is not self.dtype
+            or tensor.shape != self.shape
+            or tensor.stride() != self.strides
+            or tensor.device != self.device
+            or tensor.requires_grad is not self.requires_grad
+            or tensor.is_leaf is not self.is_leaf
+            or tensor.is_neg()
+            or tensor.is_conj()
+        ):
+            raise _Unfit
+        self.piece.value = tensor
+        self.piece.address = tensor.data_ptr()
+
+
+def _without_origins(taken: Taken) -> Taken:
+    return Taken(taken.state, taken.pieces, [])
+
+
+class _TensorPart:
+    """An anchor that is a tensor, with its gradient."""
+
+    fixed = True
+    dirty = False
+
+    def __init__(self, taken: Taken) -> None:
+        self.taken = _without_origins(taken)
+        tensor, *grads = taken.origins
+        self._leaf = _Leaf.of(taken.pieces[0], tensor)
+        self._grads = [_Leaf.of(taken.pieces[1], grad) for grad in grads]
+
+    def others(self) -> list[int]:
+        return []
+
+    def verify(self, tensor: Any, objects: list[Any]) -> None:
+        self._leaf.verify(tensor)
+        grad = tensor.grad if self._leaf.is_leaf else None
+        if (grad is not None) != bool(self._grads):
+            raise _Unfit
+        for leaf in self._grads:
+            leaf.verify(grad)
+
+
+class _NodePart:
+    """Any other anchor. ``fixed``: what is pickled of it follows from its contents; ``dirty``: but
+    these have changed.
+
+    Parameters: ``undefined``, the numbers of those anchors of the tree, by their ids, that no part
+    before has led to; this takes out those in its contents. ``is_anchor`` has the ids of all
+    anchors, ``library`` the functions and classes that are pickled by name.
+    """
+
+    def __init__(
+        self,
+        anchor: Anchor,
+        taken: Taken,
+        undefined: dict[int, int],
+        is_anchor: Container[int],
+        library: Container[Any],
+    ) -> None:
+        self.taken = taken
+        self.dirty = False
+        self._type = type(anchor.value)
+        self._library = library
+        known = _contents_of(anchor.kind, anchor.value)
+        self.fixed = known is not None and self._is_whole(anchor, known, is_anchor)
+        self._list = known if known is not None and self.fixed else _children(anchor.kind)
+        self._leaves: list[tuple[int, _Leaf]] = []
+        if self.fixed:
+            pieces = zip(taken.origins, taken.pieces, strict=True)
+            self._leaves = [(id(origin), _Leaf.of(piece, origin)) for origin, piece in pieces]
+        contents = self._list(anchor.value)
+        self.taken = _without_origins(taken)
+        ids = list(map(id, contents))
+        self.defines = {i: undefined.pop(i) for i in ids if i in undefined}
+        self._kind = anchor.kind
+        self._steps = self._steps_below(anchor.value)
+        self._remember(ids, contents)
+
+    def _steps_below(self, value: Any) -> list[tuple[Any, int]]:
+        """The steps to the objects directly below this one, and their ids."""
+        return [
+            (steps, id(child))
+            for steps, child in children_of(self._kind, value)
+            if not _is_constant(child, self._library)
+        ]
+
+    def _is_whole(self, anchor: Anchor, known: _Contents, is_anchor: Container[int]) -> bool:
+        """Whether each of the contents is a constant, an anchor, or a tensor that is a piece."""
+        origins = set(map(id, self.taken.origins))
+        contents = known(anchor.value)
+        loose = {id(v) for v in contents if not _is_constant(v, self._library)}
+        return origins == {i for i in loose if i not in is_anchor}
+
+    def others(self) -> list[int]:
+        """The ids of what is not a constant."""
+        return self._others
+
+    def _remember(self, ids: list[int], contents: list[Any]) -> None:
+        self._ids = ids
+        self._held = [v for v in contents if _is_constant(v, self._library)]
+        self._others = [id(v) for v in contents if not _is_constant(v, self._library)]
+        at = {i: position for position, i in enumerate(ids)}
+        self._children = [(at[i], number) for i, number in self.defines.items()]
+        self._at = at
+        self._places = [(at[i], leaf) for i, leaf in self._leaves]
+
+    def renew(self, taken: Taken) -> bool:
+        """Put another pickle in the place of the last one. False: it does not fit there."""
+        if taken.state[-1] is None or len(taken.pieces) != len(self.taken.pieces):
+            return False
+        if self.fixed:
+            pieces = zip(taken.origins, taken.pieces, strict=True)
+            leaves = [(id(origin), _Leaf.of(piece, origin)) for origin, piece in pieces]
+            if {i for i, _ in leaves} != {i for i, _ in self._leaves}:
+                return False
+            self._leaves = leaves
+            self._places = [(self._at[i], leaf) for i, leaf in leaves]
+        self.taken, self.dirty = _without_origins(taken), False
+        return True
+
+    def verify(self, value: Any, objects: list[Any]) -> None:
+        if type(value) is not self._type:
+            raise _Unfit
+        contents = self._list(value)
+        ids = list(map(id, contents))
+        if ids != self._ids:
+            if [id(v) for v in contents if not _is_constant(v, self._library)] != self._others:
+                raise _Unfit
+            if self._steps_below(value) != self._steps:
+                raise _Unfit  # a path leads elsewhere
+            self.dirty = True
+            self._remember(ids, contents)
+        for position, number in self._children:
+            objects[number] = contents[position]
+        for position, leaf in self._places:
+            leaf.verify(contents[position])
+
+
+class Tree:
+    """All anchors below one, which has the number ``first``; their pieces begin with ``piece``.
+
+    Parameters: ``numbers``, of all anchors by their ids. Raises an exception of its own where these
+    anchors cannot be known again.
+    """
+
+    def __init__(
+        self,
+        first: int,
+        piece: int,
+        anchors: list[Anchor],
+        taken: list[Taken],
+        numbers: Mapping[int, int],
+        library: Container[Any],
+    ) -> None:
+        self.first, self.piece, self.anchors = first, piece, anchors
+        self.numbers = {id(anchor.value): first + at for at, anchor in enumerate(anchors)}
+        self._library = library
+        undefined = {i: number - first for i, number in self.numbers.items() if number != first}
+        self._parts: list[_TensorPart | _NodePart] = [
+            _TensorPart(made)
+            if anchor.kind == "tensor"
+            else _NodePart(anchor, made, undefined, numbers, library)
+            for anchor, made in zip(anchors, taken, strict=True)
+        ]
+        if undefined:
+            raise _Unfit
+        used = {i for part in self._parts for i in part.others()}
+        self._outside = {i: numbers[i] for i in used if i in numbers and i not in self.numbers}
+        self._gather()
+
+    def _gather(self) -> None:
+        self._states = [part.taken.state for part in self._parts]
+        self._pieces = [piece for part in self._parts for piece in part.taken.pieces]
+
+    def fits(self, value: Any) -> bool:
+        """Whether this is what is below ``value`` now. If so, its anchors and pieces are."""
+        objects: list[Any] = [None] * len(self._parts)
+        objects[0] = value
+        try:
+            for at, part in enumerate(self._parts):
+                part.verify(objects[at], objects)
+        except (_Unfit, LookupError, AttributeError, TypeError, RuntimeError):
+            return False
+        for anchor, found in zip(self.anchors, objects, strict=True):
+            anchor.value = found
+        return True
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing but numbers has changed."""
+        return not any(part.dirty for part in self._parts)
+
+    def repeat(
+        self,
+        numbers: Mapping[int, int],
+        add: Callable[[list[Piece]], None],
+        take: Callable[[Anchor], Taken],
+    ) -> list[State] | None:
+        """The states of a tree that `fits`. None where they would be others now.
+
+        Parameters: ``numbers``, of all anchors by their ids; ``add`` is given the pieces that are
+        to follow; ``take`` takes an anchor anew and adds its pieces.
+        """
+        if any(numbers.get(i) != number for i, number in self._outside.items()):
+            return None
+        if all(part.fixed and not part.dirty for part in self._parts):
+            add(self._pieces)
+            return self._states
+        for anchor, part in zip(self.anchors, self._parts, strict=True):
+            if part.fixed and not part.dirty:
+                add(part.taken.pieces)
+            elif isinstance(part, _NodePart) and not part.renew(take(anchor)):
+                return None
+        self._gather()
+        return self._states
+
+    def release(self) -> None:
+        """Let go of the program's objects."""
+        for anchor in self.anchors:
+            anchor.value = None
+        for piece in self._pieces:
+            piece.value = None
+
+
+class Trees:
+    """The trees that the boundaries of one run know."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, Path], Tree] = {}
+        self._latest: dict[Path, Tree] = {}
+        self._misses: dict[tuple[str, Path], int] = {}
+        self._kind = ""
+        self._recurs = False
+        self._used: list[Tree] = []
+
+    def begin(self, kind: str, recurs: bool) -> None:
+        """A snapshot begins at this kind of boundary, which may come again or not."""
+        self._kind, self._recurs = kind, recurs
+
+    def find(self, path: Path, value: Any, first: int, numbers: dict[int, int]) -> Tree | None:
+        """A tree that fits what is at ``path`` now.
+
+        Parameters: ``first``, the number that its first anchor is to have; ``numbers``, those of
+        the anchors met before, by their ids.
+        """
+        key = self._kind, path
+        own = self._of.get(key)
+        tree = own or self._latest.get(path)
+        if tree is None or tree.first != first or not numbers.keys().isdisjoint(tree.numbers):
+            return None
+        self._used.append(tree)
+        if not tree.fits(value) or (own is None and not tree.is_clean):
+            self._missed(key)
+            return None
+        self._of[key] = tree
+        return tree
+
+    def keep(self, path: Path, tree: Callable[[], Tree]) -> None:
+        """Remember the tree at ``path``, unless it is of no use."""
+        key = self._kind, path
+        if not self._recurs or self._misses.get(key, 0) >= _MOST_MISSES:
+            return
+        try:
+            made = tree()
+        except (_Unfit, LookupError, ValueError):
+            self._misses[key] = _MOST_MISSES
+            return
+        self._used.append(made)
+        self._of[key] = self._latest[path] = made
+
+    def drop(self, path: Path) -> None:
+        """The tree at ``path`` could not be used."""
+        self._missed((self._kind, path))
+
+    def _missed(self, key: tuple[str, Path]) -> None:
+        self._of.pop(key, None)
+        self._misses[key] = self._misses.get(key, 0) + 1
+
+    def release(self) -> None:
+        """The snapshot was taken: let go of the program's objects."""
+        for tree in self._used:
+            tree.release()
+        self._used.clear()
+
+
+# What is in an object.
+
+_Contents = Callable[[Any], list[Any]]
+
+
+def _is_constant(value: Any, library: Container[Any]) -> bool:
+    """Whether a value is what it is for as long as it has its id."""
+    kind = type(value)
+    if kind in _CONSTANTS:
+        return kind not in (str, bytes) or len(value) <= _LONGEST_CONSTANT
+    if kind is tuple:
+        return len(value) < 100 and all(_is_constant(item, library) for item in value)
+    return isinstance(value, (FunctionType, type)) and value in library
+
+
+def _contents_of(kind: str, value: Any) -> _Contents | None:
+    """How to list all that decides what is pickled of an object; None where that isn't known."""
+    if kind == "module":
+        return _of_module(value)
+    if kind == "optimizer":
+        return _of_optimizer
+    if kind == "instance":
+        return lambda found: [*vars(found).values(), *vars(found)]
+    if kind == "container":
+        return _of_container(value)
+    torch = sys.modules["torch"]
+    if kind == "object" and type(value) in (torch.dtype, torch.device, torch.layout):
+        return lambda found: []
+    return None
+
+
+# Where lists of different things follow one another, dots are between them.
+
+
+def _of_module(module: Any) -> _Contents:
+    names = tuple(own_attributes(module))
+    groups = itemgetter("_parameters", "_buffers", "_modules", *names)
+    size = len(vars(module))
+
+    def contents(found: Any) -> list[Any]:
+        attributes = vars(found)
+        if len(attributes) != size:
+            raise LookupError("another attribute")
+        parameters, buffers, modules, *own = groups(attributes)
+        if not (parameters or buffers or modules):
+            return list(own)
+        own += (*parameters.values(), ..., *buffers.values(), ..., *modules.values())
+        own += (*parameters, *buffers, *modules)
+        return list(own)
+
+    return contents
+
+
+def _of_container(value: Any) -> _Contents | None:
+    if isinstance(value, bytearray) or len(value) > MOST_ELEMENTS:
+        return None
+    if isinstance(value, defaultdict):
+        return lambda found: [*found.values(), *found, found.default_factory]
+    if isinstance(value, dict):
+        return lambda found: [*found.values(), *found]
+    return list
+
+
+def _of_optimizer(optimizer: Any) -> list[Any]:
+    found = [*optimizer.defaults.values(), *optimizer.defaults, ...]
+    for group in optimizer.param_groups:
+        found += (value for name, value in group.items() if name != "params")
+        found += (*group, ..., *group["params"], ...)
+    for parameter, state in optimizer.state.items():
+        found.append(parameter)
+        if type(state) is dict:
+            found += (*state.values(), *state, ...)
+        else:
+            found += (state, ...)
+    return found
+
+
+def _children(kind: str) -> _Contents:
+    """Lists the objects below one. That they are the same says nothing of the object itself."""
+
+    def contents(found: Any) -> list[Any]:
+        return list(_flat(child for _, child in children_of(kind, found)))
+
+    return contents
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if type(value) is tuple:
+            yield from _flat(value)
+        else:
+            yield value

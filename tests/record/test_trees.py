@@ -1,0 +1,161 @@
+"""A snapshot that goes by what the last one knew of a model holds what one without that holds."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.record.test_snapshots import Kept
+
+
+class Part(nn.Module):
+    """A module with attributes of many kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 3)
+        self.norm = nn.BatchNorm1d(2)
+        self.activation = nn.functional.relu
+        self.seen: list[Any] = [1, 2.5]
+        self.table = {"a": [1], "b": torch.zeros(3)}
+        self.pair = (self.seen, nn.Linear(1, 1))
+        self.rest = [1, [2], 3]
+        self.scale = 0.5
+        self.kind = torch.float32
+        self.foreign: Any = frozenset((1, 2))
+
+
+def _training() -> dict[str, Any]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Part(), nn.Linear(4, 2), nn.Linear(4, 2))
+    opt = torch.optim.Adam([net[0].weight, net[3].weight, net[4].weight], lr=0.1)
+    _step(net, opt)
+    return {"net": net, "opt": opt}
+
+
+def _step(net: nn.Module, opt: torch.optim.Optimizer) -> None:
+    opt.zero_grad()
+    x = torch.relu(net[0](torch.ones(1, 3)))
+    (net[3](x) + net[4](x)).sum().backward()
+    opt.step()
+
+
+def _swap(v: dict[str, Any]) -> None:
+    v["net"][3], v["net"][4] = v["net"][4], v["net"][3]
+
+
+def _rename(v: dict[str, Any]) -> None:
+    state = v["net"]._modules
+    state["new"] = state.pop("0")
+
+
+def _rename_last(v: dict[str, Any]) -> None:
+    state = v["net"]._modules
+    state["new"] = state.pop(next(reversed(state)))
+
+
+def _to_buffers(v: dict[str, Any]) -> None:
+    layer = v["net"][4]
+    bias = layer._parameters.pop("bias")
+    layer._buffers["bias"] = bias
+
+
+def _retype(v: dict[str, Any]) -> None:
+    v["net"][1].__class__ = nn.Sigmoid
+
+
+def _new_memory(v: dict[str, Any]) -> None:
+    for parameter in v["net"].parameters():
+        parameter.data = parameter.data.clone()
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a step": lambda v: _step(**v),
+    "evaluation": lambda v: v["net"].eval(),
+    "frozen": lambda v: v["net"].requires_grad_(False),
+    "gradients gone": lambda v: v["opt"].zero_grad(set_to_none=True),
+    "in place past the counter": lambda v: v["net"][0].weight.data.mul_(2),
+    "new memory": _new_memory,
+    "transposed": lambda v: setattr(v["net"][0].weight, "data", torch.ones(3, 4).t()),
+    "another type": lambda v: v["net"].double(),
+    "another shape": lambda v: setattr(v["net"][0], "bias", nn.Parameter(torch.ones(1, 4))),
+    "a negative view": lambda v: v["net"][0].weight.data.set_(torch._neg_view(torch.ones(4, 3))),
+    "swapped modules": _swap,
+    "renamed module": _rename,
+    "renamed last module": _rename_last,
+    "a constant less before an object": lambda v: v["net"][2].rest.pop(0),
+    "tied weights": lambda v: setattr(v["net"][4], "weight", v["net"][3].weight),
+    "one module twice": lambda v: v["net"].append(v["net"][0]),
+    "a module less": lambda v: v["net"].pop(1),
+    "another class": _retype,
+    "parameter to buffer": _to_buffers,
+    "a constant": lambda v: setattr(v["net"][2], "scale", 1),
+    "a constant of equal value": lambda v: setattr(v["net"][2], "scale", 1 / 2),
+    "a new attribute": lambda v: setattr(v["net"][2], "more", 1),
+    "another function": lambda v: setattr(v["net"][2], "activation", nn.functional.gelu),
+    "a longer list": lambda v: v["net"][2].seen.append(3),
+    "a deeper list": lambda v: v["net"][2].table["a"].append([4]),
+    "a tensor in a dict": lambda v: v["net"][2].table.update(b=torch.ones(4)),
+    "another order of a dict": lambda v: v["net"][2].table.update(a=v["net"][2].table.pop("a")),
+    "a list in a tuple": lambda v: v["net"][2].pair[0].append(7),
+    "another tuple": lambda v: setattr(v["net"][2], "pair", ([9], v["net"][0])),
+    "a foreign object": lambda v: setattr(v["net"][2], "foreign", frozenset((3, 4))),
+    "a learning rate": lambda v: v["opt"].param_groups[0].update(lr=0.2),
+    "one more group": lambda v: v["opt"].add_param_group({"params": [v["net"][0].bias]}),
+    "state dropped": lambda v: v["opt"].state.pop(v["net"][3].weight),
+    "state replaced": lambda v: v["opt"].state[v["net"][3].weight].update(step=torch.tensor(9.0)),
+    "state of another kind": lambda v: v["opt"].state[v["net"][3].weight].update(step=[1, 2]),
+    "an outer reference": lambda v: v.update(held=v["net"][3]),
+}
+
+
+def _held(kept: Kept, boundary: str) -> Any:
+    """All that a snapshot holds, with the bytes of its blocks."""
+    manifest = kept.manifest(boundary)
+    blocks = [
+        bytes(kept.objects.get(block.object)[block.offset : block.offset + block.size])
+        for block in manifest.blocks
+    ]
+    state = bytes(kept.objects.get(manifest.state))
+    return state, manifest.tensors, blocks, manifest.missing, manifest.names
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_known_of_a_model_leads_to_no_other_snapshot(tmp_path: Path, change: str) -> None:
+    values = _training()
+    kept = Kept(tmp_path / "kept")
+    for epoch in range(3):
+        kept.take(f"epoch={epoch}@end", **values)
+    expected = {}
+    for epoch in range(3, 6):
+        try:
+            CHANGES[change](values)
+        except (KeyError, ValueError, IndexError, RuntimeError):
+            assert epoch > 3, "the change must be possible once"
+        boundary = f"epoch={epoch}@end"
+        kept.take(boundary, **values)
+        without = Kept(tmp_path / str(epoch))
+        without.take(boundary, **values)
+        without.done()
+        expected[boundary] = _held(without, boundary)
+    kept.done()
+    assert {boundary: _held(kept, boundary) for boundary in expected} == expected
+
+
+def test_a_model_that_was_dropped_is_not_kept_alive_by_its_snapshots(tmp_path: Path) -> None:
+    values = _training()
+    kept = Kept(tmp_path)
+    for epoch in range(3):
+        kept.take(f"epoch={epoch}@end", **values)
+    kept.done()
+    watched = [weakref.ref(p) for p in values["net"].parameters()]
+    values.clear()
+    gc.collect()
+    assert all(ref() is None for ref in watched)
