@@ -1,8 +1,8 @@
-"""Hindsight statements only look: the random numbers that they draw are put back, so that the
-replay goes on exactly as the run did.
+"""Hindsight statements only look: the random numbers that they draw, and the modes of modules that
+they set, are put back, so that the replay goes on exactly as the run did.
 
-The patched files are compiled with each inserted statement inside ``with Observing():``; the text
-on disk stays as the plan shows it.
+The patched files are compiled with the statements of each insertion inside ``with Observing():``;
+the text on disk stays as the plan shows it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import groupby
 from types import CodeType, ModuleType
 from typing import Any
 
 import flordb
 from flordb import session
 from flordb.record.rng import get_states, set_states
+from flordb.replay.modules import put_back
 from flordb.replay.replayer import Replayer
 
 Ranges = Sequence[tuple[int, int]]
@@ -37,7 +40,7 @@ _BUILTINS = {float, int, len, abs, round, str, bool}
 
 
 class Observing:
-    """Leaves the generators of random numbers, and the replay's position, as they were.
+    """Leaves random generators, modes of modules and the replay's position as they were.
 
     Parameters: ``looked``, the functions and variables that a statement uses, where it only looks
     at them if their types are known: then nothing can draw a random number, and the generators,
@@ -46,14 +49,17 @@ class Observing:
 
     def __init__(self, *looked: Any) -> None:
         self._states = None if looked and _only_look(looked) else get_states()
+        self._modules = put_back() if self._states is not None else nullcontext()
         replayer = session.peek()
         self._replayer = replayer if isinstance(replayer, Replayer) else None
 
     def __enter__(self) -> None:
         if self._replayer is not None:
             self._before = self._replayer.step_aside()
+        self._modules.__enter__()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
+        self._modules.__exit__(*error)
         if self._replayer is not None:
             self._replayer.step_back(self._before)
         if self._states is not None:
@@ -81,34 +87,65 @@ def compile_observed(text: str, path: str, ranges: Ranges) -> CodeType:
     """Compile a file whose statements in the line ranges (first, last) only observe."""
     tree = ast.parse(text, path)
     if ranges:
-        tree = ast.fix_missing_locations(_Wrap(ranges).visit(tree))
+        _Wrap(ranges).blocks_of(tree)
+        ast.fix_missing_locations(tree)
     return compile(tree, path, "exec", dont_inherit=True)
 
 
-class _Wrap(ast.NodeTransformer):
+class _Wrap:
+    """Puts the statements that were inserted together inside one ``with Observing():``."""
+
     def __init__(self, ranges: Ranges) -> None:
-        self.ranges = ranges
+        self._ranges = ranges
 
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.stmt) and self._inserted(node):
-            name = ast.copy_location(ast.Name(_NAME, ast.Load()), node)
-            call = ast.copy_location(ast.Call(name, _looked_at(node), []), node)
-            wrapped = ast.With(items=[ast.withitem(call)], body=[node])
-            return ast.copy_location(wrapped, node)
-        return super().generic_visit(node)
+    def blocks_of(self, node: ast.AST) -> None:
+        """Wrap in all blocks of a node, those of what was inserted left as they are."""
+        for part in ("body", "orelse", "finalbody"):
+            statements = getattr(node, part, None)
+            if isinstance(statements, list):
+                setattr(node, part, self._wrapped(statements))
+        for inner in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            self.blocks_of(inner)
 
-    def _inserted(self, node: ast.stmt) -> bool:
+    def _wrapped(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        found: list[ast.stmt] = []
+        for inserted, run in groupby(statements, self._insertion):
+            if inserted is not None:
+                found += _observed(list(run))
+                continue
+            for statement in run:
+                self.blocks_of(statement)
+                found.append(statement)
+        return found
+
+    def _insertion(self, node: ast.stmt) -> tuple[int, int] | None:
+        """The lines that a statement was inserted with."""
         end = node.end_lineno or node.lineno
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            return False
-        return any(first <= node.lineno and end <= last for first, last in self.ranges)
+        return next((r for r in self._ranges if r[0] <= node.lineno and end <= r[1]), None)
 
 
-def _looked_at(statement: ast.stmt) -> list[ast.expr]:
+def _observed(run: list[ast.stmt]) -> list[ast.stmt]:
+    """Inserted statements as one that only looks; definitions are left outside of it."""
+    found: list[ast.stmt] = []
+    for defines, part in groupby(run, lambda node: isinstance(node, _DEFINITIONS)):
+        body = list(part)
+        if defines:
+            found += body
+            continue
+        name = ast.copy_location(ast.Name(_NAME, ast.Load()), body[0])
+        call = ast.copy_location(ast.Call(name, _looked_at(body), []), body[0])
+        found.append(ast.copy_location(ast.With([ast.withitem(call)], body), body[0]))
+    return found
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _looked_at(body: list[ast.stmt]) -> list[ast.expr]:
     """The log function, and the variables of a statement that logs what they are or what a known
     method makes of them; nothing for any other statement."""
-    match statement:
-        case ast.Expr(ast.Call(ast.Name() | ast.Attribute(ast.Name()) as log, [name, value], [])):
+    match body:
+        case [ast.Expr(ast.Call(ast.Name() | ast.Attribute(ast.Name()) as log, [name, value], []))]:
             found: dict[str, ast.expr] = {}
             if isinstance(name, ast.Constant) and _looks(value, found):
                 return [log, *found.values()]

@@ -273,11 +273,11 @@ PAIRS = [
         """
         def train(model, loader):
             prepare(model)
-            for name, weight in model.named_parameters():
-                flor.log("norm", weight.norm())
+            while not model.is_ready():
+                flor.log("norm", model.norm())
             finish(model)
         """,
-        why="`for name, weight in model.named_parameters():`",
+        why="`while not model.is_ready():`",
     ),
     Pair(
         "async code",

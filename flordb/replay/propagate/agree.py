@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import reads, stores
+from flordb.replay.propagate.names import header, reads, stores
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
@@ -97,7 +97,7 @@ def before_uses(bound: Iterable[str], block: Block, index: int) -> tuple[Block, 
 def _uses(name: str, scope: Unit) -> list[Unit]:
     """The statements of a function that read a name, functions inside it left out."""
     own = (u for u in scope.inside() if u.scope is scope and not isinstance(u.node, FUNCTIONS))
-    return [u for u in own if name in u.words and name in reads(_header(u))]
+    return [u for u in own if name in u.words and name in reads(header(u.node))]
 
 
 def _has(name: str, use: Unit) -> bool:
@@ -116,24 +116,6 @@ def _all_have(name: str, uses: list[Unit], block: Block, index: int) -> bool:
 
 def _is_behind(use: Unit, block: Block, index: int) -> bool:
     return any(unit.block is block and unit.index >= index for unit in (use, *use.above()))
-
-
-def _header(unit: Unit) -> ast.AST:
-    """A statement without its blocks."""
-    if not unit.blocks:
-        return unit.node
-    parts = [
-        part
-        for field in unit.node._fields
-        if field not in ("body", "orelse", "finalbody", "handlers", "cases")
-        for part in _as_list(getattr(unit.node, field))
-        if isinstance(part, ast.expr)
-    ]
-    return ast.Tuple(parts, ast.Load())
-
-
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
 
 
 def _loops(unit: Unit | None, scope: Unit) -> list[Unit]:

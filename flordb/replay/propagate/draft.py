@@ -1,7 +1,7 @@
 """The forms in which a statement can go into the older version.
 
-As it stands; with the new `if` that guards it; or, for a log call inside a larger statement that
-both versions have, alone and beside that statement.
+As it stands; with the new `if` that guards it; with the new code that computes it (`slice.py`);
+or, for a log call inside a larger statement that both versions have, alone and beside that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from flordb.replay.propagate.write import instead
 class Draft:
     """What is to be inserted, in the newer version's names.
 
-    ``unit`` is the statement of the newer version whose place is looked for.
+    ``unit`` is the statement of the newer version whose place is looked for; ``node`` what goes
+    there, one statement or a module of several.
     """
 
     statement: Statement
@@ -37,6 +38,8 @@ class Draft:
         """The names that it reads, those of flor left out."""
         flor = self.statement.flor
         read = reads(self.node) - set(flor.modules) - set(flor.direct)
+        if isinstance(self.node, ast.Module):
+            read -= binds(self.node)
         taken = {n for n in read & BUILTINS if any(n in binds(u.node) for u in self._scope())}
         return (read - BUILTINS) | taken
 

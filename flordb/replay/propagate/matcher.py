@@ -19,6 +19,7 @@ from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Si
 from flordb.replay.propagate.override import place_at
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer
+from flordb.replay.propagate.slice import sliced
 from flordb.replay.propagate.statement import Statement, statement_at
 from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
 from flordb.replay.propagate.write import written
@@ -77,7 +78,8 @@ class Matcher:
         draft = draft_of(statement)
         _does_not_act(statement)
         if self._support:
-            draft = guarded(draft, placer.matching)
+            piece = sliced(draft, placer.matching, self._old)
+            draft = piece if piece is not None else guarded(draft, placer.matching)
         return self._best(draft, placer)
 
     def _best(self, draft: Draft, placer: Placer) -> Patch:

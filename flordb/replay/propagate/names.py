@@ -28,6 +28,22 @@ READS_ONLY = frozenset(_QUIET.split())
 """Methods that change nothing that a training reads (the logging calls among them)."""
 
 
+def header(node: ast.AST) -> ast.AST:
+    """A statement without its blocks; functions and classes whole."""
+    if isinstance(node, (ast.If, ast.While)):
+        return node.test
+    if isinstance(node, (ast.For, ast.AsyncFor)):
+        return ast.Tuple([node.iter, node.target], ast.Load())
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        parts = [p for i in node.items for p in (i.context_expr, i.optional_vars) if p is not None]
+        return ast.Tuple(parts, ast.Load())
+    if isinstance(node, ast.Match):
+        return node.subject
+    if isinstance(node, (ast.Try, ast.TryStar)):
+        return ast.Pass()
+    return node
+
+
 def reads(node: ast.AST) -> set[str]:
     """The names that a piece of code loads from outside itself, built-ins included."""
     return set(_reads(node, frozenset()))

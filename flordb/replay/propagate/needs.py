@@ -49,15 +49,23 @@ class Needs:
         self._block, self._index, self._table = block, index, table
         self._source = block.owner.source
         self._known: set[str] = set()
+        self._open: set[str] = set()
         self.local: list[str] = []
         self.top: list[str] = []
         self.files: dict[str, str] = {}
 
     def bring(self, name: str) -> None:
         """Bring the definition of a name. Raises Refused where it cannot be brought."""
+        if name in self._open:
+            raise self.missing(name, "the newer version computes it from its own earlier value")
         if name in self._known:
             return
         self._known.add(name)
+        self._open.add(name)
+        self._bring(name)
+        self._open.remove(name)
+
+    def _bring(self, name: str) -> None:
         self._is_free(name)
         scope = self._unit.scope
         while True:

@@ -25,6 +25,8 @@ def written(unit: Unit, node: ast.AST, indent: str) -> str:
     """
     if node is unit.node:
         return statement_text(unit, indent)
+    if isinstance(node, ast.Module):
+        return "".join(written(unit, statement, indent) for statement in node.body)
     for code in (_spelled(node, unit), _with_names(node, unit)):
         if code is not None and _says(code, node):
             return indented(code, indent)

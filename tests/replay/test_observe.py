@@ -1,0 +1,77 @@
+"""Hindsight statements only look: what they log is the run's own, and the replay goes on as it."""
+
+from __future__ import annotations
+
+from tests.replay.support import acquire
+
+SCRIPT = """
+import copy
+import flordb as flor, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(flor.arg("seed", 5))
+x = torch.randn(96, 8)
+data = TensorDataset(x, (x.sum(1) > 0).long())
+train, val = DataLoader(data, 32, shuffle=True), DataLoader(data, 48)
+net = nn.Sequential(
+    nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 2)
+)
+opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+with flor.checkpointing(net=net, opt=opt):
+    for epoch in flor.loop("epoch", range(4)):
+        for image, label in flor.loop("step", train):
+            out = net(image)
+            loss = nn.functional.cross_entropy(out, label)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            flor.log("loss", loss.item())
+        # here
+flor.log("end", sum(p.sum().item() for p in net.parameters()))
+"""
+EVALUATION = """
+net.eval()
+with torch.no_grad():
+    right = 0
+    for image, label in val:
+        right += (net(image).argmax(1) == label).sum().item()
+flor.log("right", right)
+net.train()
+"""
+FORWARD = """
+flor.log("forward", net(x).sum().item())
+"""
+TRUTH = """
+state = torch.get_rng_state()
+original, net = net, copy.deepcopy(net)
+{piece}
+net = original
+torch.set_rng_state(state)
+"""
+
+
+def _with(piece: str) -> str:
+    lines = "".join(f"        {line}\n" for line in piece.strip().splitlines())
+    return SCRIPT.replace("        # here\n", lines)
+
+
+def _true(sandbox, piece: str, name: str) -> list[float]:
+    """What a training logs whose statement works on a copy and puts the random numbers back."""
+    sandbox.write("truth.py", _with(TRUTH.replace("{piece}", piece.strip())))
+    sandbox.run("truth.py")
+    return sandbox.logged(name)
+
+
+def test_an_evaluation_in_hindsight_gives_what_the_run_would_have_logged(sandbox) -> None:
+    sandbox.write("train.py", SCRIPT)
+    sandbox.commit()
+    sandbox.run("train.py")
+    ends = sandbox.logged("end")
+    sandbox.write("train.py", _with(EVALUATION + FORWARD))
+    values, _, report = acquire(sandbox, ["right", "forward"])
+    assert (report.failures, report.anomalies) == ((), ())
+    for piece, name in ((EVALUATION, "right"), (FORWARD, "forward")):
+        true = _true(sandbox, piece, name)
+        assert [values[(f"epoch={n}", name)] for n in range(4)] == [[v] for v in true]
+    assert set(sandbox.logged("end")) == set(ends)
