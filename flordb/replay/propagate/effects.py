@@ -39,7 +39,6 @@ _SETS_CONTEXT = frozenset(_CONTEXTS.split())
 _HARMLESS_HERE = frozenset({"cuda", "save", "write", "mkdir", "makedirs", "eval"})
 """On a value that is logged, these move it to a device or write it to a file; the replay puts
 modules back into the mode in which they were."""
-_TAKES = frozenset({"pop", "popitem", "popleft", "next"})
 
 
 def effect_of(node: ast.AST) -> str | None:
@@ -62,7 +61,7 @@ def effect_in_log(node: ast.AST) -> str | None:
     Random draws may be too: the replay puts the generators' state back.
     """
     for part in ast.walk(node):
-        if isinstance(part, ast.Call) and _last_name(part) in (_ACTS - _HARMLESS_HERE) | _TAKES:
+        if isinstance(part, ast.Call) and _last_name(part) in _ACTS - _HARMLESS_HERE:
             return ast.unparse(part.func) + "()"
     return None
 
