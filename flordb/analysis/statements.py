@@ -12,7 +12,7 @@ from pathlib import Path
 from flordb.analysis.program import Module, Program, string_argument
 from flordb.analysis.slices import definitions, names_read
 from flordb.analysis.sources import SourceTree
-from flordb.analysis.walk import walk
+from flordb.analysis.walk import Visit, walk
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class LogStatement:
     """A statement that calls ``flor.log`` with a literal name.
 
     ``file`` and ``lineno`` (from 1) say where it begins; ``nest`` names the loops around it when it
-    runs; ``scripts`` are the scripts that reach it; ``digest`` is a hash of the statement and of
-    the functions that it needs: while it is the same, trying again gives the same.
+    runs; ``scripts`` are the scripts that reach it; ``digest`` is a hash of the statement, of the
+    code that it stands among and may take along, and of the functions that it needs: while it is
+    the same, trying again gives the same.
     """
 
     name: str
@@ -61,12 +62,16 @@ def statements_of(sources: Mapping[str, str], script: str) -> tuple[LogStatement
     """The log statements that a script reaches, outermost nest last where there are several."""
     program = Program(sources, script)
     found: dict[tuple[str, str, int], LogStatement] = {}
+    around: dict[object, str] = {}
     for visit in walk(program):
         for name in logged_names(visit.module, visit.statement):
             key = (name, visit.module.path, visit.statement.lineno)
             if key in found and len(found[key].nest) >= len(visit.nest):
                 continue
-            digest = _digest(program, visit.statement)
+            scope = visit.function or visit.module.path
+            if scope not in around:
+                around[scope] = _scope_text(visit)
+            digest = _digest(program, visit.statement, around[scope])
             found[key] = LogStatement(*key, visit.nest, (script,), digest)
     return tuple(found.values())
 
@@ -84,16 +89,25 @@ def logged_names(module: Module, statement: ast.stmt) -> Iterator[str]:
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
     """A statement's expressions without the statements inside it."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    if isinstance(statement, _DEFINITIONS):
         return
     for child in ast.iter_child_nodes(statement):
         if not isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
             yield child
 
 
-def _digest(program: Program, statement: ast.stmt) -> str:
+def _scope_text(visit: Visit) -> str:
+    """The function that a statement stands in, or its module without functions and classes."""
+    body = visit.function.body if visit.function is not None else visit.module.tree.body
+    return "\n".join(ast.dump(node) for node in body if not isinstance(node, _DEFINITIONS))
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _digest(program: Program, statement: ast.stmt, around: str) -> str:
     needed = definitions(program, (name.lstrip(".") for name in names_read(statement)))
-    text = "\n".join(ast.dump(node) for node in (statement, *needed))
+    text = "\n".join([around, *(ast.dump(node) for node in (statement, *needed))])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

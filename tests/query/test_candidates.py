@@ -199,3 +199,12 @@ def test_unknown_name(project: Project) -> None:
         pytest.raises(UnknownName, match='Candidate bindings: "after"'),
     ):
         connection.execute("SELECT aftr FROM flor")
+
+
+def test_what_failed_is_asked_again_once_the_code_round_its_statement_changes(
+    project: Project,
+) -> None:
+    write_values(project, 3, "f1", {}, "failed")
+    assert days(project, "SELECT f1 FROM flor") == [1, 2, 4, 5]
+    (project.root / "train.py").write_text(CODE.replace("pass", "other = step"))
+    assert days(project, "SELECT f1 FROM flor") == [1, 2, 3, 4, 5]

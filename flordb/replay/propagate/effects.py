@@ -104,7 +104,7 @@ _NEVER = (
 def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
     name, of_own = _last_name(call), False
     if isinstance(call.func, ast.Attribute):
-        of_own = root_of(call.func) in own
+        of_own = _first_name(call.func) in own
         in_place = name.endswith("_") and not name.endswith("__")
         if in_place:
             return not (isinstance(call.func.value, ast.Name) and of_own)
@@ -113,6 +113,13 @@ def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
     if name == "next":
         return not (call.args and root_of(call.args[0]) in own)
     return name in (_ACTS - _HARMLESS_HERE - {"train"}) | _DRAWS
+
+
+def _first_name(node: ast.expr) -> str | None:
+    """The variable that a chain of attributes, items and calls begins with."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _is_load(node: ast.Attribute | ast.Subscript) -> bool:
