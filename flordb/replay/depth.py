@@ -20,6 +20,7 @@ from flordb.analysis.walk import Visit, walk
 from flordb.errors import ReplayError
 from flordb.record.context import end_of, exit_of
 from flordb.replay.propagate import Insertion
+from flordb.replay.propagate.names import changes
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.replayer import blocking_names as blocking
 from flordb.replay.task import Steps
@@ -137,7 +138,7 @@ class _Deepener:
         done = dict.fromkeys(name for v in statements for name in v.done)
         before = tuple(n for n in done if n not in loops and self.record.entries(n))
         go_on = any(v.top_loop is None and loops[-1] in v.done for v in statements)
-        carries = _carries_over([v for v in support if v.top_loop is not None])
+        carries = _carries_over(support)
         if carries:
             self.why.append("new code adds up its own results over iterations")
         nested |= self.nested_to_run(loops)
@@ -252,19 +253,26 @@ def _carries_over(support: Sequence[Visit]) -> bool:
     Such code (``total += x``) has no snapshot, so all iterations from the first must run, unless
     it begins anew in each iteration.
     """
+    brought = {visit.statement for visit in support}
     grows: set[str] = set()
     begins: set[str] = set()
     for visit in support:
+        if visit.top_loop is None:
+            continue
         written = {
             n.id
             for n in ast.walk(visit.statement)
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
         }
         read = names_read(visit.statement)
+        if visit.function is not None and visit.function in brought:
+            # A function that is called anew each time begins anew; what it changes outside of
+            # itself is refused before.
+            continue
         if isinstance(visit.statement, ast.AugAssign):
             grows |= written
         elif isinstance(visit.statement, ast.Expr):
-            grows |= {n for n in read if not n.startswith(".")}
+            grows |= changes(visit.statement) - set(visit.module.imports)
         else:
             grows |= written & read
             if not visit.inner_loops:

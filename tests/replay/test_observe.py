@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from tests.replay.support import acquire
 
 SCRIPT = """
@@ -75,3 +77,35 @@ def test_an_evaluation_in_hindsight_gives_what_the_run_would_have_logged(sandbox
         true = _true(sandbox, piece, name)
         assert [values[(f"epoch={n}", name)] for n in range(4)] == [[v] for v in true]
     assert set(sandbox.logged("end")) == set(ends)
+
+
+def test_a_helper_in_hindsight_needs_no_more_than_the_iterations_that_are_wanted(sandbox) -> None:
+    sandbox.write("train.py", SCRIPT)
+    sandbox.commit()
+    sandbox.run("train.py")
+    helper = """
+def score(net, loader):
+    net.eval()
+    counts = torch.zeros(2)
+    for image, label in loader:
+        with torch.no_grad():
+            counts.index_add_(0, label, (net(image).argmax(1) == label).float())
+    net.train()
+    return counts.tolist()
+"""
+    text = _with('flor.log("score", score(net, val))')
+    text = text.replace("\nnet = nn", f"\n{helper}\n\nnet = nn", 1)
+    sandbox.write("train.py", text)
+    values, chosen, report = acquire(sandbox, ["score"], iterations=(2,))
+    assert (report.failures, report.anomalies) == ((), ())
+    assert [(task.steps.scan, task.steps.iterations) for task in chosen.tasks] == [
+        ("validation", (2,))
+    ]
+    truth = (
+        textwrap.dedent(helper)
+        + "\n"
+        + _with(TRUTH.replace("{piece}", 'flor.log("score", score(net, val))'))
+    )
+    sandbox.write("truth.py", truth.replace("\ndef score", "\nimport torch\n\n\ndef score", 1))
+    sandbox.run("truth.py")
+    assert values == {("epoch=2", "score"): [sandbox.logged("score")[2]]}
