@@ -6,7 +6,7 @@ from typing import Any
 
 from flordb.store.runfile import encode_value
 
-_SCALARS = frozenset((int, float, str, bool))
+SCALARS = frozenset((int, float, str, bool))
 
 
 class Context:
@@ -25,7 +25,7 @@ class Context:
         self.loop = loop
         self.index = index
         # Only scalars: a batch must not stay in memory because something was logged about it.
-        self.value = value if type(value) in _SCALARS else None
+        self.value = value if type(value) in SCALARS else None
         self.entry = entry
         self.number: int | None = None
         self.entries: dict[str, int] | None = None

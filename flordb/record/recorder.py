@@ -21,9 +21,10 @@ from flordb import kwargs
 from flordb.errors import GitError, warn_in_training
 from flordb.record.adaptive import Adaptive
 from flordb.record.code import is_project_file
-from flordb.record.context import START, Context, Steps, end_of, enter_of, exit_of, root
+from flordb.record.context import SCALARS, START, Context, Steps, end_of, enter_of, exit_of, root
 from flordb.record.encoder import fields_of
 from flordb.record.frames import Uses, left_by_code, uses_of_loop
+from flordb.record.imports import ImportClock
 from flordb.record.iterables import describe, range_of
 from flordb.record.reach import Reach, reach
 from flordb.record.snapshotter import Saved, Snapshotter, cores_short
@@ -36,8 +37,6 @@ from flordb.store.project import Project
 from flordb.store.snapshots import SnapshotStore
 
 T = TypeVar("T")
-
-_SCALARS = frozenset((bool, int, float, str))
 
 
 class Recorder:
@@ -91,6 +90,7 @@ class Recorder:
         self._loops_began: float | None = None
         self._error: str | None = None
         self._snapshotter.take(START, Reach(), {})
+        self._imports = ImportClock()
 
     # What scripts call.
 
@@ -195,7 +195,7 @@ class Recorder:
         try:
             for value in iterable:
                 index += 1
-                if values is None and type(value) in _SCALARS:
+                if values is None and type(value) in SCALARS:
                     enter(Context(outer, name, index, value, entry))
                 else:
                     steps.index = index
@@ -271,6 +271,7 @@ class Recorder:
         if self._loops_began is None:
             self._loops_began = time.perf_counter()
             line = {"k": "time", "w": "setup", "s": round(self._writer.elapsed(), 6)}
+            line["imports"] = round(self._imports.stop(), 6)
             self._note(None, line)
         elif self._loops_ended is not None:
             seconds = round(time.perf_counter() - self._loops_ended, 6)
@@ -339,6 +340,7 @@ class Recorder:
         if "flordb.background" in sys.modules:  # what runs there may log
             sys.modules["flordb.background"].end()
         self.ended = True
+        self._imports.stop()
         ended = time.perf_counter()
         wait = self.settings.exit_wait_seconds
         if not self._snapshotter.close(self.settings.snapshot_wait_seconds):

@@ -6,10 +6,15 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flordb.record.context import end_of, exit_of
+from flordb.record.context import end_of, enter_of, exit_of
 from flordb.replay.learnt import Rates
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.task import Steps
+
+_LOG_SECONDS = 13e-6
+"""To log a value in a replay."""
+_TAKE_SECONDS = 8e-6
+"""To take it over from the worker."""
 
 
 @dataclass(frozen=True)
@@ -17,54 +22,81 @@ class Parts:
     """What a replay consists of, by the run's own clock, in seconds.
 
     ``setup``: the script up to its first loop; ``restores``: how many snapshots are loaded;
-    ``compute``: what is run in loops, between and after them.
+    ``held``: how long these had held up the training; ``compute``: what is run in loops, between
+    and after them; ``values``: how many are logged, new ones and those of the run.
     """
 
     setup: float
-    restores: int
-    compute: float
+    restores: int = 0
+    held: float = 0.0
+    compute: float = 0.0
+    values: int = 0
 
     def seconds(self, rates: Rates) -> float:
         """The price: seconds of one worker that has the libraries imported."""
         return (
             rates.task
             + max(0.0, self.setup + rates.setup)
-            + self.restores * rates.restore
-            + self.compute * rates.speed
+            + self.loading(rates)
+            + self.computing * rates.speed
+            + self.values * _TAKE_SECONDS
         )
 
+    def loading(self, rates: Rates) -> float:
+        return self.restores * rates.load + self.held * rates.restore
 
-def parts_of(steps: Steps, record: Recorded, boundaries: set[str]) -> Parts:
+    @property
+    def computing(self) -> float:
+        """Seconds of the run's code in a replay at the run's speed."""
+        return self.compute + self.values * _LOG_SECONDS
+
+
+class _Sum:
+    """Adds up the parts of a replay."""
+
+    def __init__(self, record: Recorded) -> None:
+        self.record = record
+        self.restores = 0
+        self.held = 0.0
+        self.compute = 0.0
+        self.values = 0
+
+    def loads(self, boundary: str) -> None:
+        self.restores += 1
+        self.held += self.record.holds.get(boundary, 0.0)
+
+    def parts(self) -> Parts:
+        return Parts(self.record.setup, self.restores, self.held, self.compute, self.values)
+
+
+def parts_of(steps: Steps, record: Recorded, boundaries: set[str], statements: int = 1) -> Parts:
     """What the steps of a replay consist of.
 
-    Parameters: ``boundaries``, where the run has snapshots.
+    Parameters: ``boundaries``, where the run has snapshots; ``statements``, how many are new.
     """
+    found = _Sum(record)
     if steps.scan == "prefix":
-        return Parts(record.setup, 0, 0.0)
-    restores, compute, passed = 0, 0.0, 0
+        return found.parts()
+    passed = 0
     for name in (*steps.before, *steps.loops):
         for loop in record.entries(name):
             passed += 1
-            restores += 1
+            found.loads(enter_of("", name, loop.entry) if name in steps.loops else _exit(loop))
             if name in steps.finish and loop.end != "exhausted" and loop.begun:
-                compute += loop.computed(max(loop.begun), record.holds)
+                found.compute += loop.computed(max(loop.begun), record.holds)
             if name in steps.loops:
                 for index in executed(steps, loop, boundaries):
-                    seconds, loaded = _iteration(steps, loop, index, record, boundaries)
-                    compute += seconds
-                    restores += loaded
-    compute += sum(record.between[: max(0, passed - 1)])
+                    _iteration(found, steps, loop, index, boundaries, statements)
+    found.compute += sum(record.between[: max(0, passed - 1)])
     if steps.scan == "suffix" or steps.go_on:
-        compute += record.rest
-        restores += bool(steps.loops) and not steps.from_start
-    return Parts(record.setup, restores, compute)
+        found.compute += record.rest
+        if steps.loops and not steps.from_start:
+            found.loads(_exit(record.entries(steps.loops[-1])[-1]))
+    return found.parts()
 
 
-def default_restore(record: Recorded, ratio: float) -> float:
-    """Seconds to load a snapshot, before any has been loaded: c times what taking one held up."""
-    if not record.holds:
-        return 0.0
-    return ratio * sum(record.holds.values()) / len(record.holds)
+def _exit(loop: TopLoop) -> str:
+    return exit_of("", loop.name, loop.entry)
 
 
 def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:
@@ -86,19 +118,29 @@ def executed(steps: Steps, loop: TopLoop, boundaries: set[str]) -> list[int]:
 
 
 def _iteration(
-    steps: Steps, loop: TopLoop, index: int, record: Recorded, boundaries: set[str]
-) -> tuple[float, int]:
-    """(seconds computed, snapshots loaded) of an iteration that runs."""
-    seconds = loop.computed(index, record.holds)
-    if steps.from_start:
-        return seconds, 0
-    loaded = int(end_of(loop.path(index - 1)) in boundaries)
+    found: _Sum,
+    steps: Steps,
+    loop: TopLoop,
+    index: int,
+    boundaries: set[str],
+    statements: int,
+) -> None:
+    """Add an iteration that runs."""
+    seconds, values = loop.computed(index, found.record.holds), loop.logged[index]
+    wanted = steps.iterations is None or index in steps.iterations
+    if not steps.from_start and end_of(loop.path(index - 1)) in boundaries:
+        found.loads(end_of(loop.path(index - 1)))
     for nested in loop.nested.get(index, ()):
-        kept = exit_of(loop.path(index), nested.name, nested.entry) in boundaries
-        if nested.name not in steps.run_nested and kept:
+        boundary = exit_of(loop.path(index), nested.name, nested.entry)
+        skipped = not steps.from_start and boundary in boundaries
+        if nested.name in steps.run_nested:
+            values += nested.count * statements * wanted
+        elif skipped:
             seconds -= nested.seconds
-            loaded += 1
-    return max(seconds, 0.0), loaded
+            values -= nested.logged
+            found.loads(boundary)
+    found.compute += max(seconds, 0.0)
+    found.values += max(values, 0)
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

@@ -21,6 +21,10 @@ from flordb.store.project import Project
 __all__ = ["Failure", "Progress", "Report", "execute"]
 
 
+_FEW_VALUES = 1000
+"""With more, the end of a task is mostly spent with them."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a plan has come, in tasks and in estimated seconds.
@@ -107,17 +111,18 @@ def _lessons(project: Project, plan: Plan, settings: Settings) -> Iterator[_Less
     if settings.on != "local" or settings.worker_start != "fork" or not lessons.ended:
         return
     known = learnt.load(project.store)
+    longest = 0.0
     for task, end in lessons.ended:
-        parts = task.parts
-        known.worked(task.want.filename, parts.setup, parts.compute, end["took"])
-    if len(lessons.ended) == len(plan.tasks) == 1:
-        beyond = time.monotonic() - began - lessons.ended[0][1]["s"]
+        took, parts = end["took"], task.parts
+        how = (task.want.filename, task.scan, task.together)
+        known.worked(*how, parts, took)
+        longest = max(longest, took["setup"] + took["restored"] + took["computed"])
+    beyond = time.monotonic() - began - longest
+    if cold and len(plan.tasks) <= plan.workers:
         usual = Rates().task if known.task is None else known.task
-        known.began(beyond - usual if cold else None, None if cold else beyond)
-    elif cold and len(plan.tasks) <= plan.workers:
-        longest = max(end["s"] for _, end in lessons.ended)
-        usual = Rates().task if known.task is None else known.task
-        known.began(time.monotonic() - began - longest - usual, None)
+        known.began(beyond - usual, None)
+    elif len(lessons.ended) == len(plan.tasks) == 1 and parts.values < _FEW_VALUES:
+        known.began(None, beyond)
     learnt.save(project.store, known)
 
 

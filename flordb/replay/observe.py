@@ -19,36 +19,24 @@ from itertools import groupby
 from types import CodeType, ModuleType
 from typing import Any
 
-import flordb
 from flordb import session
 from flordb.record.rng import get_states, set_states
+from flordb.replay.looks import only_look, operands
 from flordb.replay.modules import put_back
 from flordb.replay.replayer import Replayer
 
 Ranges = Sequence[tuple[int, int]]
 _NAME = "__flordb_observing__"
 
-# What a number, a tensor or an array computes without running anybody's Python code.
-_METHODS = frozenset(
-    (
-        *("item", "tolist", "sum", "mean", "norm", "std", "var", "max", "min", "abs", "argmax"),
-        *("detach", "cpu", "numpy", "float", "double", "int", "long", "numel", "square", "sqrt"),
-    )
-)
-_ATTRIBUTES = frozenset(("grad", "data", "shape", "T"))
-_BUILTINS = {float, int, len, abs, round, str, bool}
-
 
 class Observing:
     """Leaves random generators, modes of modules and the replay's position as they were.
 
-    Parameters: ``looked``, the functions and variables that a statement uses, where it only looks
-    at them if their types are known: then nothing can draw a random number, and the generators,
-    whose states take longer to copy than most steps of a training, are let be.
+    Parameters: ``looked``, for `only_look`: generators and modes are let be where it says so.
     """
 
     def __init__(self, *looked: Any) -> None:
-        self._states = None if looked and _only_look(looked) else get_states()
+        self._states = None if looked and only_look(*looked) else get_states()
         self._modules = put_back() if self._states is not None else nullcontext()
         replayer = session.peek()
         self._replayer = replayer if isinstance(replayer, Replayer) else None
@@ -64,23 +52,6 @@ class Observing:
             self._replayer.step_back(self._before)
         if self._states is not None:
             set_states(self._states)
-
-
-def _only_look(values: Sequence[Any]) -> bool:
-    log, *others = values
-    return log is flordb.log and all(_is_known(value) for value in others)
-
-
-def _is_known(value: Any) -> bool:
-    kind = type(value)
-    if kind in (float, int, bool, str, type(None)):
-        return True
-    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
-    if torch is not None and kind in (torch.Tensor, torch.nn.Parameter):
-        return True
-    if numpy is not None and (kind is numpy.ndarray or isinstance(value, numpy.generic)):
-        return bool(value.dtype.kind != "O" and kind.__module__ == "numpy")
-    return kind in (type, type(len)) and value in _BUILTINS
 
 
 def compile_observed(text: str, path: str, ranges: Ranges) -> CodeType:
@@ -133,53 +104,12 @@ def _observed(run: list[ast.stmt]) -> list[ast.stmt]:
             found += body
             continue
         name = ast.copy_location(ast.Name(_NAME, ast.Load()), body[0])
-        call = ast.copy_location(ast.Call(name, _looked_at(body), []), body[0])
+        call = ast.copy_location(ast.Call(name, operands(body), []), body[0])
         found.append(ast.copy_location(ast.With([ast.withitem(call)], body), body[0]))
     return found
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def _looked_at(body: list[ast.stmt]) -> list[ast.expr]:
-    """The log function, and the variables of a statement that logs what they are or what a known
-    method makes of them; nothing for any other statement."""
-    match body:
-        case [ast.Expr(ast.Call(ast.Name() | ast.Attribute(ast.Name()) as log, [name, value], []))]:
-            found: dict[str, ast.expr] = {}
-            if isinstance(name, ast.Constant) and _looks(value, found):
-                return [log, *found.values()]
-    return []
-
-
-def _looks(node: ast.expr, found: dict[str, ast.expr]) -> bool:
-    """Whether an expression only looks at variables, which are gathered; each of it is evaluated
-    whatever the others are, so that they can be evaluated before it."""
-
-    def all_look(*nodes: ast.expr) -> bool:
-        return all(_looks(each, found) for each in nodes)
-
-    match node:
-        case ast.Constant():
-            return True
-        case ast.Name(name, ast.Load()):
-            found[name] = node
-            return True
-        case ast.BinOp(left, _, right) | ast.Compare(left, [_], [right]):
-            return all_look(left, right)
-        case ast.UnaryOp(_, operand):
-            return _looks(operand, found)
-        case ast.Tuple(parts) | ast.List(parts):
-            return all_look(*parts)
-        case ast.Subscript(value, ast.Constant() | ast.Name() as index):
-            return all_look(value, index)
-        case ast.Attribute(value, name):
-            return name in _ATTRIBUTES and _looks(value, found)
-        case ast.Call(ast.Attribute(value, name), arguments, []):
-            return name in _METHODS and all_look(value, *arguments)
-        case ast.Call(ast.Name() as function, arguments, []):
-            return all_look(function, *arguments)
-    return False
 
 
 def run_script(text: str, path: str, ranges: Ranges) -> None:

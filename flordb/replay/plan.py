@@ -19,10 +19,9 @@ from flordb.errors import FlorError, GitError, ReplayError, RunFileError, Snapsh
 from flordb.replay import learnt, pool, schedule
 from flordb.replay.checks import Tolerances
 from flordb.replay.choices import chosen, mixed, read_choices
-from flordb.replay.cost import Parts, default_restore, executed, makespan, parts_of
+from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
-from flordb.replay.learnt import Rates
 from flordb.replay.propagate import Insertion, Matcher, Patch, Refusal, Site, merge
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
@@ -36,7 +35,8 @@ from flordb.store.snapshots import Manifest, SnapshotStore
 
 @dataclass(frozen=True)
 class Task:
-    """One replay. ``seconds``: its estimate; ``notes``: how and why, for the user."""
+    """One replay. ``seconds``: its estimate; ``notes``: how and why, for the user; ``together``:
+    whether other tasks run at the same time."""
 
     want: Want
     names: tuple[str, ...]
@@ -50,7 +50,8 @@ class Task:
     digests: Mapping[str, str] = field(repr=False)
     exact_or_nothing: bool = False
     tolerance: str = field(default="", repr=False)
-    parts: Parts = field(default=Parts(0.0, 0, 0.0), repr=False)
+    parts: Parts = field(default=Parts(0.0), repr=False)
+    together: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
     on_device = any(schedule.uses_device(planner.snapshots(task.want)) for task in tasks)
     workers = schedule.worker_count(settings, on_device)
     tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
+    if min(len(tasks), workers) > 1:
+        tasks = [replace(task, together=True, seconds=planner.price(task, True)) for task in tasks]
     start = 0.0 if pool.is_warm() else planner.start()
     seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
     imports = tuple(sorted(planner.imports))
@@ -226,15 +229,15 @@ class _Planner:
         digests: Mapping[str, str],
     ) -> Task:
         steps = depth.steps
-        self.starts[want.file] = record.start
+        self.starts[want.file] = record.start + record.imports
         want = replace(want, version=record.version)
         boundaries = self.snapshots(want).boundaries()
         alone = not boundaries
         if alone and steps.loops:
             # Nothing to restore: the whole run again, believed only where it equals the record.
             steps = steps.wholly()
-        rates = self.rates(want.filename, record)
-        parts = parts_of(steps, record, boundaries)
+        rates = self.learnt.rates(want.filename, steps.scan, False)
+        parts = parts_of(steps, record, boundaries, len(names))
         seconds = parts.seconds(rates)
         notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
         if computes(patch):
@@ -261,11 +264,14 @@ class _Planner:
         wanted = known if steps.iterations is None else [i for i in known if i in steps.iterations]
         if not wanted:
             return [task]
-        rates = self.rates(task.want.filename, record)
+        rates = self.learnt.rates(task.want.filename, steps.scan, True)
+
+        def parts_for(part: tuple[int, ...]) -> Parts:
+            own = replace(steps, iterations=part)
+            return parts_of(own, record, boundaries, len(task.names))
 
         def cost(part: tuple[int, ...]) -> float:
-            own = replace(steps, iterations=part)
-            return parts_of(own, record, boundaries).seconds(rates)
+            return parts_for(part).seconds(rates)
 
         found = []
         for part in schedule.parts(wanted, parts, cost):
@@ -274,7 +280,7 @@ class _Planner:
             said = dict(zip(was, now, strict=False))
             notes = tuple(said.get(note, note) for note in task.notes)
             smaller = replace(task, steps=own, iterations=part, notes=notes, seconds=cost(part))
-            found.append(replace(smaller, parts=parts_of(own, record, boundaries)))
+            found.append(replace(smaller, parts=parts_for(part)))
         return found or [task]
 
     def start(self) -> float:
@@ -283,9 +289,9 @@ class _Planner:
             return self.learnt.start
         return max(self.starts.values(), default=0.0)
 
-    def rates(self, script: str, record: Recorded) -> Rates:
-        """What earlier replays of the script took, or what the run's snapshots let expect."""
-        return self.learnt.rates(script, default_restore(record, self.settings.restore_ratio))
+    def price(self, task: Task, together: bool) -> float:
+        """Seconds of a task, while other workers are at work or not."""
+        return task.parts.seconds(self.learnt.rates(task.want.filename, task.scan, together))
 
     def statements(self, script: str) -> tuple[LogStatement, ...]:
         if script not in self._statements:

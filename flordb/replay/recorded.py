@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flordb.record.context import entry_name
 from flordb.store.runfile import RunFile, decode_value
+
+_Nested = tuple[str, int]
+"""A nested loop's name, and which entry."""
 
 
 @dataclass(frozen=True)
 class NestedLoop:
     """A loop nested in an iteration of a top-level loop, once it ended.
 
-    ``entry``: which entry of that loop in the iteration; ``end``: "exhausted", "left", "raised".
+    ``entry``: which entry of that loop in the iteration; ``end``: "exhausted", "left", "raised";
+    ``count``: its iterations; ``logged``: how many values were logged in them.
     """
 
     name: str
     entry: int
     seconds: float
     end: str
+    count: int = 0
+    logged: int = 0
 
 
 @dataclass
@@ -29,7 +36,8 @@ class TopLoop:
 
     ``name``: the loop's; ``entry``: from 0, how often the loop had been entered before. ``begun``:
     the indexes that were reached; ``iterations``: seconds by index, of those that were completed.
-    ``nested``: the loops nested in each, by index. ``end``: how it ended, None where the run ended
+    ``nested``: the loops nested in each, by index; ``logged``: how many values, loops in it
+    included, and ``logged_in`` each of these. ``end``: how it ended, None where the run ended
     first.
     """
 
@@ -38,6 +46,8 @@ class TopLoop:
     begun: set[int] = field(default_factory=set)
     iterations: dict[int, float] = field(default_factory=dict)
     nested: dict[int, list[NestedLoop]] = field(default_factory=dict)
+    logged: Counter[int] = field(default_factory=Counter)
+    logged_in: Counter[tuple[int, _Nested | None]] = field(default_factory=Counter)
     end: str | None = None
     seconds: float = 0.0
 
@@ -76,8 +86,9 @@ class Recorded:
     """A run as it was. ``values``: what was logged, by (context path, name), in order.
 
     ``start``: seconds from the process's start to flor's first call (imports); ``setup``: from
-    there to the first top-level loop; ``rest``: after the last one; ``between``: from the end of
-    each to the beginning of the next. ``holds``: seconds that each snapshot held up the training.
+    there to the first top-level loop, without the ``imports`` in it; ``rest``: after the last loop;
+    ``between``: from the end of each to the beginning of the next. ``holds``: seconds that each
+    snapshot held up the training.
     """
 
     header: Mapping[str, Any]
@@ -86,6 +97,7 @@ class Recorded:
     loops: dict[tuple[str, int], TopLoop] = field(default_factory=dict)
     start: float = 0.0
     setup: float = 0.0
+    imports: float = 0.0
     rest: float = 0.0
     between: list[float] = field(default_factory=list)
     holds: dict[str, float] = field(default_factory=dict)
@@ -99,17 +111,26 @@ class Recorded:
         return [self.loops[key] for key in sorted(self.loops) if key[0] == name]
 
 
+_Below = tuple[TopLoop, int, _Nested | None]
+"""In which iteration of which top-level loop a context is, and in which loop of that."""
+
+
 def recorded(run: RunFile) -> Recorded:
     """Arrange a run file's lines."""
     found = Recorded(run.header)
     paths = {0: ""}
     tops: dict[int, tuple[TopLoop, int]] = {}
+    below: dict[int, _Below] = {}
     for line in run.singly():
         match line["k"]:
             case "ctx":
-                _context(found, line, paths, tops)
+                _context(found, line, paths, tops, below)
             case "log":
                 path = paths[line.get("c", 0)]
+                if place := below.get(line.get("c", 0)):
+                    loop, index, nested = place
+                    loop.logged[index] += 1
+                    loop.logged_in[index, nested] += 1
                 value = decode_value(line)
                 if "a" in line:
                     found.args.setdefault(line["n"], []).append(value)
@@ -132,6 +153,7 @@ def _context(
     line: Mapping[str, Any],
     paths: dict[int, str],
     tops: dict[int, tuple[TopLoop, int]],
+    below: dict[int, _Below],
 ) -> None:
     number, parent = line["c"], line.get("p", 0)
     own = f"{entry_name(line['l'], line.get('e', 0))}={line['i']}"
@@ -140,6 +162,11 @@ def _context(
         loop = _top(found, line)
         loop.begun.add(line["i"])
         tops[number] = (loop, line["i"])
+        below[number] = (loop, line["i"], None)
+    elif parent in tops:
+        below[number] = (*tops[parent], (line["l"], line.get("e", 0)))
+    else:
+        below[number] = below[parent]
 
 
 def _top(found: Recorded, line: Mapping[str, Any]) -> TopLoop:
@@ -154,7 +181,8 @@ def _loop(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
         loop.end, loop.seconds = end, seconds
     elif number in tops:
         outer, index = tops[number]
-        nested = NestedLoop(line["l"], line.get("e", 0), seconds, end)
+        nested = NestedLoop(line["l"], line.get("e", 0), seconds, end, line.get("n", 0))
+        nested = replace(nested, logged=outer.logged_in[index, (nested.name, nested.entry)])
         outer.nested.setdefault(index, []).append(nested)
 
 
@@ -164,7 +192,8 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
         case "start":
             found.start = seconds
         case "setup":
-            found.setup = seconds
+            found.imports = float(line.get("imports") or 0.0)
+            found.setup = max(0.0, seconds - found.imports)
         case "between":
             found.between.append(seconds)
         case "rest":

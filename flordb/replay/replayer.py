@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from flordb.errors import ReplayError, SnapshotError
+from flordb.record import context as contexts
 from flordb.record import rng
-from flordb.record.context import START, Context, end_of, enter_of, exit_of, root
+from flordb.record.context import SCALARS, START, Context, end_of, enter_of, exit_of, root
 from flordb.record.encoder import fields_of
 from flordb.record.frames import left_by_code
-from flordb.record.iterables import is_repeatable
+from flordb.record.iterables import is_repeatable, range_of
 from flordb.record.restore import generators_of, restore
 from flordb.record.values import freeze, store_array
 from flordb.replay.checks import Tolerances, same
@@ -64,7 +65,7 @@ class Replayer:
         self.counts = dict.fromkeys(job.names, 0)
         self._write = write
         self._leave = leave
-        self._context = root()
+        self._place: Context | contexts.Steps = root()
         self._top: Context | None = None
         self._collecting = True
         self._checkpoint: dict[str, Any] = {}
@@ -83,17 +84,27 @@ class Replayer:
         self._begun: dict[str, Any] = {}
         self._clock = time.perf_counter()
         self._set_up: float | None = None
-        self._restored = [0, 0.0]
+        self._restored = [0, 0.0, 0.0]
+
+    @property
+    def _context(self) -> Context:
+        """Where the script is."""
+        return self._place.here()
+
+    @_context.setter
+    def _context(self, context: Context) -> None:
+        self._place = context
 
     def took(self) -> dict[str, Any]:
-        """Seconds since the beginning: of set-up, of loading snapshots, of the rest."""
+        """Seconds since the script could begin: of set-up, of loading snapshots, of the rest."""
         whole = time.perf_counter() - self._clock
         setup = whole if self._set_up is None else self._set_up
-        count, restored = self._restored
+        count, restored, held = self._restored
         return {
             "setup": setup,
             "restores": count,
             "restored": restored,
+            "held": held,
             "computed": whole - setup - restored,
         }
 
@@ -102,6 +113,7 @@ class Replayer:
 
         Those of Python and NumPy are unknown; `_start` finds out whether it matters.
         """
+        self._clock = time.perf_counter()
         if START in self._boundaries:
             self._first = generators_of(self._snapshots.load(START), self._objects)
             rng.begin_as(self._first)
@@ -138,17 +150,19 @@ class Replayer:
 
     def log(self, name: str, value: T) -> T:
         self._start()
-        path = self._context.path
         wanted = name in self.counts and self._collecting
+        if self._observing and not wanted:
+            return value
         put = self._send if wanted else _leave
         fields = fields_of(freeze(value), partial(store_array, put=put))
         if name in self.counts:
             if self._collecting:
                 self._refuse_unseeded()
-                self._write({"k": "log", "c": self._number(self._context), "n": name, **fields})
+                number = self._number(self._context)
+                self._write({"k": "log", "c": number, "n": name, **fields})
                 self.counts[name] += 1
         elif not self._observing:
-            key = (path, str(name))
+            key = (self._context.path, str(name))
             occurrence = self._occurrences.get(key, 0)
             self._occurrences[key] = occurrence + 1
             self._compare(key, occurrence, fields)
@@ -242,12 +256,18 @@ class Replayer:
 
     def _inner_loop(self, name: str, iterable: Iterable[T], outer: Context) -> Iterator[T]:
         entry = outer.enter(name)
+        values = range_of(iterable)
+        steps = contexts.Steps(outer, name, entry, values)
         try:
             for index, value in enumerate(iterable):
-                self._context = Context(outer, name, index, value, entry)
+                if values is None and type(value) in SCALARS:
+                    self._place = Context(outer, name, index, value, entry)
+                else:
+                    steps.index = index
+                    self._place = steps
                 yield value
         finally:
-            self._context = outer
+            self._place = outer
 
     def _nested_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
@@ -380,6 +400,7 @@ class Replayer:
         seconds = time.perf_counter() - began
         self._restored[0] += 1
         self._restored[1] += seconds
+        self._restored[2] += manifest.held
         # From these, later recordings know c of equation 4.4.
         line = {"k": "time", "w": "restore", "s": round(seconds, 6), "m": manifest.held}
         self._write(line)

@@ -23,6 +23,7 @@ Part = tuple[int, ...]
 
 # What a split has to gain for its additional set-ups to be worth their heat.
 _GAIN = 0.8
+_LEAST_GAIN_SECONDS = 0.1
 _MOST_WEIGHED = 256
 
 
@@ -101,7 +102,8 @@ def balance(
         others = [other for other in found if other is not task]
         choices = ([*others, *split(task, parts)] for parts in range(2, workers + 1))
         best = min(choices, key=lambda c: makespan(map(seconds, c), workers), default=found)
-        if makespan(map(seconds, best), workers) < time * _GAIN:
+        then = makespan(map(seconds, best), workers)
+        if then < time * _GAIN and then < time - _LEAST_GAIN_SECONDS:
             found = best
     return sorted(found, key=seconds, reverse=True)
 

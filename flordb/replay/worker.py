@@ -34,12 +34,13 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     process held, once all is written.
     """
     job = Job.load(job_file)
-    # By the line: what is there when the worker is killed has been acquired.
-    out = open(job.out, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed by its end)
+    out = open(job.out, "a", encoding="utf-8")  # noqa: SIM115 (closed by its end)
     began = time.perf_counter()
 
     def write(line: dict[str, Any]) -> None:
         out.write(dump_line(line))
+        if line["k"] != "ctx":
+            out.flush()  # what is there when the worker is killed has been acquired
 
     def leave() -> NoReturn:
         finish(None)

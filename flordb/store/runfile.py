@@ -439,6 +439,9 @@ def _check_value(line: dict[str, Any]) -> str | None:
     return None
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def dump_line(line: dict[str, Any]) -> str:
     """A line of a run file, with its newline."""
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    return _encode(line) + "\n"

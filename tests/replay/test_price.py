@@ -28,8 +28,10 @@ BODY = '    flor.log("w", w[0])\n'
 def _record() -> Recorded:
     """Four epochs of 10 s, 8 of them in a nested loop, in which snapshots took a second each."""
     loop = TopLoop("epoch", 0, {0, 1, 2, 3}, dict.fromkeys(range(4), 10.0), end="exhausted")
-    loop.nested = {i: [NestedLoop("step", 0, 8.0, "exhausted")] for i in range(4)}
+    loop.nested = {i: [NestedLoop("step", 0, 8.0, "exhausted", count=10)] for i in range(4)}
+    loop.logged.update(range(4))
     holds = {f"epoch={i}{at}": 0.5 for i in range(4) for at in ("@end", "/step@exit")}
+    holds["epoch@exit"] = 0.25
     loops = {("epoch", 0): loop}
     return Recorded({}, loops=loops, setup=3.0, rest=5.0, holds=holds)
 
@@ -40,13 +42,17 @@ BOUNDARIES = {f"epoch={i}{at}" for i in range(4) for at in ("@end", "/step@exit"
 @pytest.mark.parametrize(
     ("steps", "parts"),
     [
-        (Steps("prefix"), Parts(3.0, 0, 0.0)),
-        (Steps("suffix", before=("epoch",)), Parts(3.0, 1, 5.0)),
+        (Steps("prefix"), Parts(3.0)),
+        (Steps("suffix", before=("epoch",)), Parts(3.0, 1, 0.25, 5.0)),
         # The entry's snapshot, then for each epoch but the first the one before it, and the nested.
-        (Steps("validation", loops=("epoch",)), Parts(3.0, 1 + 3 + 4, 4.0)),
-        (Steps("range", loops=("epoch",), run_nested=("step",)), Parts(3.0, 1 + 3, 36.0)),
-        (Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",)), Parts(3, 2, 9)),
-        (Steps("range", loops=("epoch",), from_start=True, go_on=True), Parts(3.0, 1, 41.0)),
+        (Steps("validation", loops=("epoch",)), Parts(3.0, 1 + 3 + 4, 3.5, 4.0, 4)),
+        # The values that the run logged in the epochs and, new, one a step.
+        (Steps("range", loops=("epoch",), run_nested=("step",)), Parts(3.0, 1 + 3, 1.5, 36.0, 44)),
+        (
+            Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",)),
+            Parts(3, 2, 0.5, 9, 11),
+        ),
+        (Steps("range", loops=("epoch",), from_start=True, go_on=True), Parts(3, 1, 0, 41, 4)),
     ],
 )
 def test_parts_of_each_scan(steps, parts) -> None:
@@ -61,14 +67,26 @@ def test_with_few_snapshots_the_iterations_in_between_are_priced() -> None:
 
 def test_replays_correct_the_rates_of_their_script(tmp_path) -> None:
     known = learnt.Learnt()
-    took = {"setup": 1.0, "restores": 4, "restored": 2.0, "computed": 30.0}
-    known.worked("train.py", 3.0, 10.0, took)
-    rates = known.rates("train.py", 0.1)
+    took = {"setup": 1.0, "restores": 0, "restored": 2.0, "held": 4.0, "computed": 30.0}
+    parts = Parts(3.0, 2, 2.0, 10.0)
+    known.worked("train.py", "range", False, parts, took)
+    rates = known.rates("train.py", "range", False)
     assert (rates.setup, rates.restore, rates.speed) == (-2.0, 0.5, 3.0)
-    assert Parts(3.0, 2, 10.0).seconds(rates) == rates.task + 1.0 + 1.0 + 30.0
-    known.worked("train.py", 3.0, 10.0, {**took, "computed": 10.0})
-    assert known.rates("train.py", 0.1).speed == 2.0
-    assert known.rates("other.py", 0.1).restore == 0.1
+    assert parts.seconds(rates) == rates.task + 1.0 + 2 * rates.load + 1.0 + 30.0
+    known.worked("train.py", "range", False, parts, {**took, "computed": 10.0})
+    assert known.rates("train.py", "range", False).speed == 2.0
+    assert known.rates("other.py", "range", False).speed == 1.0
+    # Another part of the code on, perhaps, another machine: half-way, in powers.
+    assert known.rates("train.py", "suffix", False).speed == pytest.approx(2**0.5)
+
+
+def test_workers_that_compute_side_by_side_are_priced_as_they_came_out(tmp_path) -> None:
+    known = learnt.Learnt(crowd=1.0)
+    took = {"setup": 0.0, "restores": 0, "restored": 0.0, "held": 0.0, "computed": 10.0}
+    known.worked("train.py", "range", False, Parts(0.0, compute=10.0), took)
+    known.worked("train.py", "range", True, Parts(0.0, compute=10.0), {**took, "computed": 15.0})
+    assert known.rates("train.py", "range", False).speed == 1.0
+    assert known.rates("train.py", "range", True).speed == 1.25
     learnt.save(tmp_path, known)
     assert learnt.load(tmp_path) == known
 
@@ -86,11 +104,11 @@ def test_replay_is_learnt_from_and_the_plan_shows_the_same_numbers(sandbox, monk
     _, before, report = acquire(sandbox, ["h"])
     assert not report.failures
     own = json.loads((sandbox.project.store / "costs.json").read_text())
-    assert own["scripts"]["train.py"].keys() >= {"setup", "restore"}
+    assert "setup" in own["scripts"]["train.py"]
     monkeypatch.setenv("FLORDB_PRICE_PER_DEVICE_HOUR", "3600")
     after = plan(sandbox, ["h"])
     (task,) = after.tasks
-    rates = learnt.load(sandbox.project.store).rates("train.py", 0.0)
+    rates = learnt.load(sandbox.project.store).rates("train.py", task.scan, False)
     assert task.seconds == task.parts.seconds(rates)
     assert after.seconds == after.start_seconds + task.seconds
     assert after.money == pytest.approx(task.seconds)

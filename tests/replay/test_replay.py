@@ -167,13 +167,24 @@ class Dice(float):
     def __float__(self): return random.random()
     def __getitem__(self, i): return random.random()
     grad = property(item)
-dice = Dice(1.0)
+class Lazy:
+    plain = 2.0
+    drawn = property(lambda self: random.random())
+    def __getattr__(self, name): return random.random()
+    def method(self): return random.random()
+class Greedy:
+    def __init__(self): self.x = 1.0
+    def __getattribute__(self, name): return random.random()
+dice, lazy, greedy, held = Dice(1.0), Lazy(), Greedy(), [Dice(2.0), {"k": Dice(3.0)}]
+lazy.kept = 3.0
 def draw(*_): return random.random()
 abs = draw
 for epoch"""
     text = SCRIPT.replace("\nfor epoch", dice)
     _record(sandbox, text)
-    uses = ("dice.item()", "dice + total", "float(dice)", "dice[0]", "dice.grad", "abs(total)")
+    uses = ("dice.item()", "dice + epoch", "float(dice)", "dice[0]", "dice.grad", "abs(epoch)")
+    uses += ("lazy.drawn", "lazy.missing", "greedy.x", "held[0][5]", "held[1]['k'].item()")
+    uses += ("lazy.kept + lazy.plain", "lazy.method()", "held[0] + 1", "[epoch, held[0] + 1]")
     lines = [f'        flor.log("h{i}", {use})\n' for i, use in enumerate(uses)]
     _add(sandbox, "        weights[0] += random.random()\n", "".join(lines), text)
     values, _, report = acquire(sandbox, [f"h{i}" for i in range(len(uses))])
