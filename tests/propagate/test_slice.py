@@ -246,3 +246,58 @@ def test_a_new_way_to_compute_what_the_older_version_has_is_not_taken() -> None:
     assert isinstance(good, Patch)
     assert "probe(net)" not in good.files["train.py"]
     assert 'measure(net, val)\n        flor.log("score", score)' in good.files["train.py"]
+
+
+TRAINER = """\
+import flordb as flor
+
+
+class Trainer:
+    def fit(self):
+        for epoch in range(10):
+            loss = self.step()
+            self.save(loss)
+
+    def step(self):
+        return self.model(self.batch)
+"""
+METHOD = """
+    def score(self):
+        self.model.eval()
+        best = max(self.one(x) for x in self.val)
+        self.model.train()
+        return best
+
+    def one(self, x):
+        return self.model(x) / SCALE
+"""
+
+
+def _in_class(method: str) -> Patch | Refusal:
+    new = TRAINER.replace(
+        "            self.save", '            flor.log("s", self.score())\n            self.save'
+    )
+    new = new.replace("class", "SCALE = 2\n\n\nclass") + method
+    line = next(n for n, row in enumerate(new.splitlines(), 1) if "flor.log(" in row)
+    return propagate({"train.py": TRAINER}, {"train.py": new}, Site("train.py", line))
+
+
+def test_methods_that_only_the_newer_class_has_go_to_the_end_of_the_older_one() -> None:
+    answer = _in_class(METHOD)
+    assert isinstance(answer, Patch)
+    text = answer.files["train.py"]
+    assert text.endswith(TRAINER[-40:] + METHOD)
+    assert "SCALE = 2\nclass" in text
+    assert 'flor.log("s", self.score())\n            self.save' in text
+
+
+def test_methods_that_change_their_object_are_refused() -> None:
+    for change in ("self.best = 1", "self.seen.append(1)", "self.optimizer.step()"):
+        answer = _in_class(METHOD.replace("        best", f"        {change}\n        best"))
+        assert isinstance(answer, Refusal)
+        assert change.split(" ")[0].split("(")[0] in answer.reason
+
+
+def test_the_first_batch_of_a_loader_may_be_looked_at() -> None:
+    taken = _taken('x, y = next(iter(val))\nflor.log("first", net(x).max().item())')
+    assert taken == '_x, _y = next(iter(val))\nflor.log("first", net(_x).max().item())\n'

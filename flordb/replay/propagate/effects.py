@@ -111,8 +111,13 @@ def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
         if name in _MUTATES:
             return not of_own
     if name == "next":
-        return not (call.args and root_of(call.args[0]) in own)
+        return not (call.args and (root_of(call.args[0]) in own or _begins(call.args[0])))
     return name in (_ACTS - _HARMLESS_HERE - {"train"}) | _DRAWS
+
+
+def _begins(value: ast.expr) -> bool:
+    """Whether an expression is the beginning of an iteration of its own."""
+    return isinstance(value, ast.Call) and _last_name(value) == "iter"
 
 
 def _first_name(node: ast.expr) -> str | None:
@@ -215,6 +220,19 @@ def effect_in_helper(function: ast.AST) -> str | None:
         stored = list(_stored_into(part))
         if any(root in given for root in stored):
             return f"a store into `{stored[0]}`"
+    return None
+
+
+def effect_on_self(method: ast.AST) -> str | None:
+    """What in a method changes the object that it is a method of, or what that holds."""
+    for part in ast.walk(method):
+        stored = isinstance(part, (ast.Attribute, ast.Subscript)) and not _is_load(part)
+        if stored and root_of(part) == "self":
+            return f"a store into `{ast.unparse(part)}`"
+        if isinstance(part, ast.Call) and _first_name(part.func) == "self":
+            name = _last_name(part)
+            if name in _MUTATES or (name.endswith("_") and not name.endswith("__")):
+                return ast.unparse(part.func) + "()"
     return None
 
 

@@ -82,13 +82,14 @@ class Fitter:
                 table[name] = other
         _attributes(draft, table, block)
         _binds_nothing_of_theirs(draft, block)
-        if not lacking:
-            return Fit(block, index, table, [], {})
         if not self._support:
-            raise missing(lacking[0], block, index)
+            if lacking:
+                raise missing(lacking[0], block, index)
+            return Fit(block, index, table, [], {})
         needs = Needs(self._old, self._new, draft.unit, block, index, table)
         for name in lacking:
             needs.bring(name)
+        needs.bring_methods(draft.node)
         edits = needs.edits(line_of_slot(block, index), block.indent)
         return Fit(block, index, table, edits, needs.files)
 

@@ -3,22 +3,31 @@
 Local values are computed again right before the statement, if that reads nothing that has changed
 since and does nothing else. Imports, constants, functions and classes of the module go before the
 top-level statement that holds the slot. Whole new modules are brought as files. Whatever else a
-name may come from (a parameter, a loop, several assignments) is refused.
+name may come from (a parameter, a loop, several assignments) is refused. A method that only Y's
+class has goes to the end of X's.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import textwrap
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from flordb.replay.propagate.edit import Edit, indented
-from flordb.replay.propagate.effects import effect_in_helper, effect_of
+from flordb.replay.propagate.edit import Edit, indented, line_of_slot
+from flordb.replay.propagate.effects import effect_in_helper, effect_of, effect_on_self
 from flordb.replay.propagate.flow import Bound, how_bound, module_names
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.modules import find_module
-from flordb.replay.propagate.names import binds, changes, hands_on, outside, parameters
+from flordb.replay.propagate.names import (
+    binds,
+    changes,
+    hands_on,
+    outside,
+    parameters,
+    root_of,
+)
 from flordb.replay.propagate.tokens import is_variable
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 
@@ -49,7 +58,9 @@ class Needs:
         self._block, self._index, self._table = block, index, table
         self._source = block.owner.source
         self._known: set[str] = set()
+        self._methods_known: set[str] = set()
         self._open: set[str] = set()
+        self.methods: list[Edit] = []
         self.local: list[str] = []
         self.top: list[str] = []
         self.files: dict[str, str] = {}
@@ -88,6 +99,41 @@ class Needs:
         else:
             self._bring_local(name, found[0])
 
+    def bring_methods(self, node: ast.AST) -> None:
+        """Bring the methods of its own class that a piece of code uses and only Y's class has."""
+        mine, theirs = _class_of(self._unit), _class_of(self._block.owner)
+        if mine is None or theirs is None:
+            return
+        have = {n for unit in theirs.blocks[0].units for n in binds(unit.node)}
+        for part in ast.walk(node):
+            if not isinstance(part, ast.Attribute) or root_of(part) != "self":
+                continue
+            name = part.attr
+            found = [u for u in mine.blocks[0].units if getattr(u.node, "name", None) == name]
+            if found and name not in have and name not in self._methods_known:
+                self._methods_known.add(name)
+                self._bring_method(name, found[-1], theirs)
+
+    def _bring_method(self, name: str, definition: Unit, theirs: Unit) -> None:
+        node = definition.node
+        effect = effect_in_helper(node) or effect_on_self(node)
+        if effect is not None:
+            raise self.missing(f"self.{name}", f"its definition has an effect: {effect}")
+        body = theirs.blocks[0]
+        if not body.has_slot(len(body.units)):
+            raise self.missing(f"self.{name}")
+        self._need_top(outside(node))
+        lines = definition.source.lines[definition.first - 1 : definition.last]
+        text = indented(textwrap.dedent("".join(lines)), body.indent)
+        line = line_of_slot(body, len(body.units))
+        self.methods.append(Edit(self._source.path, line, "\n" + text, "support"))
+        self.bring_methods(node)
+
+    def _need_top(self, names: set[str]) -> None:
+        for needed in sorted(names):
+            if needed not in module_names(self._source.root) and not hasattr(builtins, needed):
+                self.bring(needed)
+
     def missing(self, name: str, why: str = "") -> Refused:
         """The refusal that names a missing name and the nearest one that there is."""
         return missing(name, self._block, self._index, why)
@@ -97,7 +143,8 @@ class Needs:
         top = self._top_line()
         path = self._source.path
         out = [Edit(path, top, text.rstrip("\n") + "\n", "support") for text in self.top]
-        return out + [Edit(path, line, indented(text, indent), "support") for text in self.local]
+        local = [Edit(path, line, indented(text, indent), "support") for text in self.local]
+        return [*out, *local, *self.methods]
 
     def _top_line(self) -> int:
         """The line of the top-level statement that holds the slot."""
@@ -182,9 +229,7 @@ class Needs:
             raise self.missing(name, "it is no plain definition in the newer version")
         if effect is not None:
             raise self.missing(name, f"its definition has an effect: {effect}")
-        for needed in sorted(reads):
-            if needed not in module_names(self._source.root) and not hasattr(builtins, needed):
-                self.bring(needed)
+        self._need_top(reads)
         lines = definition.source.lines[definition.first - 1 : definition.last]
         self.top.append("".join(lines))
 
@@ -234,6 +279,11 @@ class Needs:
                     inner = find_module(unit.node, alias, path, self._new)
                     if inner is not None and inner not in self._old:
                         self._bring_file(inner)
+
+
+def _class_of(unit: Unit) -> Unit | None:
+    """The class round a statement, or the statement itself where it is one."""
+    return next((u for u in (unit, *unit.above()) if isinstance(u.node, ast.ClassDef)), None)
 
 
 def missing(name: str, block: Block, index: int, why: str = "") -> Refused:
