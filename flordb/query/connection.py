@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from flordb.query.cursor import Cursor
 from flordb.query.errors import mapped
 from flordb.query.explain import describe
 from flordb.query.facts import Memory
+from flordb.query.needs import names_in
 from flordb.query.options import ACQUIRE, assigned, assignment, with_options
 from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
@@ -117,6 +118,7 @@ class Connection(Cursor):
         self._is_held = False
         self._in_transaction = False
         self._views: dict[str, Statement] = {}
+        self._prepared: dict[str, Statement] = {}
         self._memory = Memory()
 
     def cursor(self) -> Cursor:
@@ -230,7 +232,7 @@ class Connection(Cursor):
         options: tuple[str | None, str | float | None],
         stop: threading.Event,
     ) -> Result | None:
-        if not (_statement.mentions_our_tables(sql) or self._views_in(sql)):
+        if not (_statement.mentions_our_tables(sql) or self._views_in(sql) or self._calls(sql)):
             with self._lock:
                 return self._run_others(sql, parameters, frame)
         setting = assignment(sql)
@@ -324,11 +326,13 @@ class Connection(Cursor):
         values: list[Any] = [text for row in rows for text in row]
         return self._query(f"FROM (VALUES {listed}) t(explain_key, explain_value)", values, None)
 
-    def _prepare(self, parsed: Statement, parameters: Parameters) -> Prepared:
+    def _prepare(
+        self, parsed: Statement, parameters: Parameters, named: Collection[str] = ()
+    ) -> Prepared:
         if not parsed.references:
             return Prepared(parsed.text, ())
         statements = statements_with_choices(self.project)
-        return prepare(self._duckdb, parsed, statements, parameters, self._memory)
+        return prepare(self._duckdb, parsed, statements, parameters, self._memory, named)
 
     def _wants(
         self,
@@ -338,7 +342,12 @@ class Connection(Cursor):
     ) -> list[Want]:
         """What a statement, the first of these, and the views that it reads want."""
         found = [first if first is not None else self._prepare(reading[0], parameters)]
-        found += [self._prepare(view, None) for view in reading[1:]]
+        if len(reading) > 1:
+            call = _statement.executed(reading[0].text)
+            given = call[1] if call is not None else None
+            trees = [each.tree for each in reading if each.tree is not None]
+            named = frozenset[str]().union(*map(names_in, trees))
+            found += [self._prepare(each, given, named) for each in reading[1:]]
         return [want for prepared in found for want in prepared.wants]
 
     # The user's views and macros that mention flor.
@@ -346,11 +355,19 @@ class Connection(Cursor):
     def _views_in(self, sql: str) -> list[str]:
         return _statement.words_of(sql, self._views) if self._views else []
 
+    def _calls(self, sql: str) -> bool:
+        """Whether it executes a prepared statement that reads the project's tables."""
+        call = _statement.executed(sql) if self._prepared else None
+        return call is not None and call[0] in self._prepared
+
     def _with_views(self, parsed: Statement) -> list[Statement]:
         """The statement, and the bodies of the views that it reads (and that these read)."""
         found = [parsed]
         if parsed.probe:
             return found
+        call = _statement.executed(parsed.text) if parsed.tree is None else None
+        if call is not None and call[0] in self._prepared:
+            found.append(self._prepared[call[0]])
         seen: set[str] = set()
         for each in found:
             for name in self._views_in(each.text):
@@ -360,7 +377,10 @@ class Connection(Cursor):
         return found
 
     def _note_view(self, parsed: Statement) -> None:
-        """Remember what a view or macro reads: it is acquired when that is used."""
+        """Remember what a view, macro or prepared statement reads: it is acquired when that is
+        used."""
+        if parsed.prepares is not None:
+            self._prepared[parsed.prepares] = replace(parsed, probe=False)
         if parsed.defines is not None and (parsed.references or self._views_in(parsed.text)):
             self._views[parsed.defines] = replace(parsed, probe=False)
 

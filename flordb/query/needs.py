@@ -6,7 +6,7 @@ of that name, everywhere else after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -21,26 +21,51 @@ class Needs:
     """What a statement needs of one reference to ``flor``.
 
     ``logged``: names of logged columns, stored or virtual; ``loops``: loops whose columns are
-    named; ``star``: all columns are asked for.
+    named; ``star``: all columns are asked for. ``maybe``: names in the statement that may be its
+    columns, or another relation's: DuckDB's binder decides.
     """
 
     logged: tuple[str, ...]
     loops: tuple[str, ...]
     star: bool
+    maybe: frozenset[str] = frozenset()
 
 
-def needs_of(reference: Reference, columns: Columns) -> Needs:
-    """Collect and classify the names. Raises UnknownName for one that nothing could be."""
-    select = reference.select
-    if select is None:
-        return Needs((), (), True)
-    alone = _is_alone(select)
-    aliases = _aliases(select)
-    provided = _provided(select, reference)
+def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()) -> Needs:
+    """Collect and classify the names. Raises UnknownName for one that nothing could be.
+
+    ``named``: names in other statements that read what this one defines.
+    """
+    scope = reference.scope
+    star = scope is None or len(reference.renamed) > _RUN_COLUMNS or _asks_for_all(scope, reference)
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
-    for name, qualified in _names(select, reference, columns):
-        if name.lower() in DIMENSIONS or (not qualified and name.lower() in provided):
+    if scope is not None:
+        logged, loops = _named_by(scope, reference, columns)
+    if star:
+        # Whoever reads all columns further on may name some of them there.
+        wished = (columns.logged(name) for name in {*names_in(reference.tree), *named})
+        logged |= dict.fromkeys(sorted(name for name in wished if name is not None))
+    maybe = frozenset() if star or scope is None else _maybe(scope, columns)
+    return Needs(tuple(logged), tuple(loops), star, maybe - logged.keys() - loops.keys())
+
+
+_RUN_COLUMNS = 3  # projid, tstamp, filename are the first columns whatever else is asked for
+
+
+def _named_by(
+    scope: exp.Expr, reference: Reference, columns: Columns
+) -> tuple[dict[str, None], dict[str, None]]:
+    """The logged names and the loops that the statement which reads ``flor`` names itself."""
+    select = scope if isinstance(scope, exp.Select) else None
+    alone = select is not None and _is_alone(select)
+    aliases = _aliases(select) if select is not None else set()
+    provided = _provided(select, reference) if select is not None else set()
+    logged: dict[str, None] = {}
+    loops: dict[str, None] = {}
+    for name, qualified in _names(scope, reference, columns):
+        known = name.lower() in DIMENSIONS or name.lower() in reference.renamed
+        if known or (not qualified and name.lower() in provided):
             continue
         found = columns.logged(name)
         loop = columns.loop_of(name)
@@ -50,8 +75,42 @@ def needs_of(reference: Reference, columns: Columns) -> Needs:
             logged[found] = None
         elif qualified or (alone and name.lower() not in aliases):
             raise UnknownName(name, columns.all_names())
-    star = any(_is_star(item, reference) for item in select.selects) or not select.selects
-    return Needs(tuple(logged), tuple(loops), star)
+    return logged, loops
+
+
+def _asks_for_all(scope: exp.Expr, reference: Reference) -> bool:
+    if isinstance(scope, exp.Select):
+        return not scope.selects or any(_is_star(item, reference) for item in scope.selects)
+    found = scope.find(exp.Star)  # MERGE … THEN INSERT *
+    return isinstance(scope, exp.Merge) and found is not None
+
+
+def names_in(tree: exp.Expr) -> set[str]:
+    """All names in a statement that may be columns."""
+    found = {
+        part.name
+        for column in tree.find_all(exp.Column)
+        if not _is_no_column(column)
+        for part in column.parts
+    }
+    for join in tree.find_all(exp.Join):
+        found |= {identifier.name for identifier in join.args.get("using") or ()}
+    for chosen in tree.find_all(exp.Columns):  # COLUMNS(['lr', 'loss'])
+        found |= {text.this for text in chosen.find_all(exp.Literal) if text.is_string}
+    return found
+
+
+def _maybe(scope: exp.Expr, columns: Columns) -> frozenset[str]:
+    """Names without qualifier in SELECTs within this one, or in an UPDATE: flor's if no nearer
+    relation has such a column."""
+    found = set()
+    for column in scope.find_all(exp.Column):
+        if column.table or isinstance(column.this, exp.Star) or _is_no_column(column):
+            continue
+        if isinstance(scope, exp.Select) and _reader(column) is scope:
+            continue
+        found |= {columns.logged(column.name), columns.loop_of(column.name)}
+    return frozenset(name for name in found if name is not None)
 
 
 def _is_alone(select: exp.Select) -> bool:
@@ -94,13 +153,12 @@ def _provided(select: exp.Select, reference: Reference) -> set[str]:
     return found - {"*"}
 
 
-def _names(
-    select: exp.Select, reference: Reference, columns: Columns
-) -> Iterator[tuple[str, bool]]:
+def _names(scope: exp.Expr, reference: Reference, columns: Columns) -> Iterator[tuple[str, bool]]:
     """(name, whether it is qualified with the reference) of the columns that may be flor's."""
     alias = reference.alias.lower()
-    aliases = _aliases(select)
-    for column in select.find_all(exp.Column):
+    select = scope if isinstance(scope, exp.Select) else None
+    aliases = _aliases(select) if select is not None else set()
+    for column in scope.find_all(exp.Column):
         if isinstance(column.this, exp.Star) or _is_no_column(column):
             continue
         first, *rest = [part.name for part in column.parts]
@@ -108,15 +166,19 @@ def _names(
             first, *rest = rest
         own = _reader(column) is select
         if rest and first.lower() == alias:
-            if own or not _reads(column, select, alias):
+            if own or not _reads(column, scope, alias):
                 yield rest[0], True
-        elif not own or (not rest and first.lower() in aliases and _prefers_alias(column, select)):
+        elif (
+            not own
+            or select is None
+            or (not rest and first.lower() in aliases and _prefers_alias(column, select))
+        ):
             continue
         elif not rest:
             yield first, False
         elif columns.logged(first) is not None and first.lower() not in _relations(select):
             yield first, False  # a field of a value: params.lr
-    for join in select.args.get("joins") or ():
+    for join in (select.args.get("joins") or ()) if select is not None else ():
         for identifier in join.args.get("using") or ():
             yield identifier.name, False
 
@@ -134,10 +196,10 @@ def _relations(select: exp.Select) -> set[str]:
     return {part.this.alias_or_name.lower() for part in parts if part is not None}
 
 
-def _reads(column: exp.Column, select: exp.Select, alias: str) -> bool:
+def _reads(column: exp.Column, scope: exp.Expr, alias: str) -> bool:
     """Whether an inner SELECT around the column has a relation of that name itself."""
     inner = column.find_ancestor(exp.Select)
-    while inner is not None and inner is not select:
+    while inner is not None and inner is not scope:
         if alias in _relations(inner):
             return True
         inner = inner.find_ancestor(exp.Select)

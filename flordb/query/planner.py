@@ -6,8 +6,9 @@ find the runs that lack them, cut by LIMIT; then splice the pivots in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import duckdb
 
@@ -37,11 +38,13 @@ def prepare(
     statements: Sequence[LogStatement],
     parameters: Parameters,
     memory: Memory,
+    named: Collection[str] = (),
 ) -> Prepared:
     """Plan a statement that mentions ``flor``.
 
     Parameters: ``connection``, with the project's tables attached; ``statements``, the log
-    statements of the project's code; ``memory``, the connection's. Raises UnknownName.
+    statements of the project's code; ``memory``, the connection's; ``named``, names in other
+    statements that read what this one defines. Raises UnknownName.
     """
     tables = Tables(connection, memory)
     known = columns(tables, statements)
@@ -49,21 +52,70 @@ def prepare(
     def relation(names: Sequence[str]) -> str:
         return relation_of(names) if statement.lasting else pivots.relation(tables, names)
 
-    needs = [(reference, needs_of(reference, known)) for reference in statement.references]
+    def text(needs: _Needs) -> str:
+        return spliced(statement.text, _changes(needs, known, relation), statement.dropped)
+
+    needs = [(reference, needs_of(reference, known, named)) for reference in statement.references]
+    if any(need.maybe for _, need in needs) and not statement.lasting:
+        needs = _bound(tables, needs, known, text, statement, parameters)
     wants: list[Want] = []
     if not statement.probe:
         for reference, need in needs:
             found = wants_of(tables, reference, need, known, parameters)
             pivot = relation(pivot_names(need, known)) if found else ""
             wants.extend(within_limit(tables, reference, pivot, found, parameters))
-    sql = spliced(statement.text, _changes(needs, known, relation), statement.dropped)
-    return Prepared(sql, tuple(wants))
+    return Prepared(text(needs), tuple(wants))
+
+
+_Needs = list[tuple[Reference, Needs]]
+_MISSING = re.compile(r'Referenced column "((?:[^"]|"")+)" not found')
+
+
+def _bound(
+    tables: Tables,
+    needs: _Needs,
+    known: Columns,
+    text: Callable[[_Needs], str],
+    statement: Statement,
+    parameters: Parameters,
+) -> _Needs:
+    """The needs with those of the names that are maybe flor's for which DuckDB finds no column."""
+    while True:
+        try:
+            # EXPLAIN binds, and does nothing.
+            tables.rows(text(needs) if statement.explain else f"EXPLAIN {text(needs)}", parameters)
+        except duckdb.BinderException as error:
+            missing = _MISSING.search(str(error))
+            name = missing[1].replace('""', '"') if missing is not None else ""
+            more = _with_name(needs, known, name)
+            if more is None:
+                return needs
+            needs = more
+        except duckdb.Error:
+            return needs  # whatever is wrong, the user is told when the statement runs
+        else:
+            return needs
+
+
+def _with_name(needs: _Needs, known: Columns, name: str) -> _Needs | None:
+    """The needs where the first reference that may have a column of this name has it."""
+    meant = {known.loop_of(name), known.logged(name)}
+    for number, (reference, need) in enumerate(needs):
+        if need.maybe & meant:
+            loop = known.loop_of(name)
+            if loop is not None:
+                more = replace(need, loops=(*need.loops, loop))
+            else:
+                more = replace(need, logged=(*need.logged, str(known.logged(name))))
+            more = replace(more, maybe=need.maybe - meant)
+            return [*needs[:number], (reference, more), *needs[number + 1 :]]
+    return None
 
 
 def _changes(
     needs: Sequence[tuple[Reference, Needs]],
     known: Columns,
-    relation: Callable[[Sequence[str]], str] = relation_of,
+    relation: Callable[[Sequence[str]], str],
 ) -> list[tuple[Reference, str]]:
     changes = []
     for reference, need in needs:

@@ -47,11 +47,14 @@ class Part:
 
 def decidable(reference: Reference, columns: Columns, parameters: Parameters) -> tuple[Part, ...]:
     """The parts of the WHERE clause that stored values can decide, where there are any."""
-    select = reference.select
-    where = select.args.get("where") if select is not None else None
-    if select is None or where is None:
+    scope = reference.scope
+    where = scope.args.get("where") if scope is not None else None
+    if scope is None or where is None or reference.renamed:
         return ()
-    kinds = {str(join.args.get(key) or "") for join in _joins(select) for key in _JOIN_KEYS}
+    select = reference.select
+    if select is None and scope.find(exp.Join):
+        return ()
+    kinds = {str(join.args.get(key) or "") for join in _joins(scope) for key in _JOIN_KEYS}
     if not kinds <= {"", "INNER", "CROSS", "LEFT", "RIGHT", "FULL", "OUTER"}:
         return ()  # ASOF, POSITIONAL and the like: each row decides about its neighbours
     strict = bool(kinds - {"", "INNER", "CROSS"})
@@ -66,8 +69,8 @@ def decidable(reference: Reference, columns: Columns, parameters: Parameters) ->
 _JOIN_KEYS = ("side", "kind", "method")
 
 
-def _joins(select: exp.Select) -> list[exp.Join]:
-    return list(select.args.get("joins") or ())
+def _joins(scope: exp.Expr) -> list[exp.Join]:
+    return list(scope.args.get("joins") or ())
 
 
 def _part(
@@ -82,8 +85,10 @@ def _part(
         return None
     found: dict[str, None] = {}
     names: set[str] = set()
+    # In an UPDATE, a name without qualifier is that of the table which changes.
+    own = {reference.alias.lower(), *([""] if reference.select is not None else [])}
     for column in condition.find_all(exp.Column):
-        if column.args.get("db") or column.table.lower() not in ("", reference.alias.lower()):
+        if column.args.get("db") or column.table.lower() not in own:
             return None
         logged = columns.logged(column.name)
         if column.name.lower() in DIMENSIONS:

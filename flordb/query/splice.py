@@ -37,7 +37,7 @@ def widened(reference: Reference, names: Sequence[str]) -> str:
 def alias_of(reference: Reference) -> str:
     """The name that the statement uses for a reference, as it follows a relation."""
     # DESCRIBE, SUMMARIZE, COPY and PIVOT take a relation, but no name for it.
-    if reference.has_alias or reference.select is None:
+    if reference.has_alias or reference.scope is None:
         return ""
     return f" AS {reference.alias}"
 

@@ -10,7 +10,9 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -37,7 +39,7 @@ _KNOWN_START = re.compile(
     re.IGNORECASE,
 )
 HEAD = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+\w+\s+as\b"
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:prepare\s+(?P<prepared>\w+|\"(?:[^\"]|\"\")+\")\s+as\b"
     r"|(?P<explain>explain)(?:\s+analyze\b)?(?:\s*\(\s*(?:format|analyze)\b[^)]*\))?)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -52,16 +54,24 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 class Reference:
     """``flor`` as a relation in a statement.
 
-    ``start`` and ``end``: the characters of the name, with its schema, in the text. ``select``: the
-    SELECT whose FROM it is in, None where there is none (``PIVOT flor …``). ``alias``: what its
-    columns are qualified with.
+    ``start`` and ``end``: the characters of the name, with its schema, in the text. ``scope``: the
+    SELECT, UPDATE, DELETE or MERGE that reads it, None where there is none (``PIVOT flor …``).
+    ``alias``: what its columns are qualified with; ``renamed``: the first of them, as in
+    ``flor AS f(a, b)``. ``tree``: the whole statement.
     """
 
     start: int
     end: int
     alias: str
     has_alias: bool
-    select: exp.Select | None
+    scope: exp.Expr | None
+    renamed: tuple[str, ...]
+    tree: exp.Expr
+
+    @property
+    def select(self) -> exp.Select | None:
+        """The SELECT whose FROM it is in."""
+        return self.scope if isinstance(self.scope, exp.Select) else None
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,9 @@ class Statement:
     """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
 
     ``explain``: the tree is that of the statement that is to be explained. ``defines``: the view or
-    macro that it makes, in small letters. ``lasting``: its text is kept for later. ``dropped``: the
-    places of ``main.`` in ``main.flor.loss``, which what stands for ``flor`` does not have.
+    macro that it makes, in small letters; ``prepares``: the statement that it prepares.
+    ``lasting``: its text is kept for later. ``dropped``: the places of ``main.`` in
+    ``main.flor.loss``, which what stands for ``flor`` does not have.
     """
 
     text: str
@@ -81,6 +92,7 @@ class Statement:
     defines: str | None = None
     lasting: bool = False
     dropped: tuple[tuple[int, int], ...] = ()
+    prepares: str | None = None
 
 
 def tokens_of(sql: str) -> list[Token] | None:
@@ -164,8 +176,48 @@ def parse(sql: str) -> Statement:
     defines = _defined(tree)
     probe = (head is not None and not explain) or _is_probe(tree) or defines is not None
     dropped = tuple(_schemas(tree)) if references else ()
-    lasting = defines is not None or (head is not None and not explain)
-    return Statement(sql, tree, references, explain, probe, defines, lasting, dropped)
+    prepares = _plain(head["prepared"]) if head is not None and head["prepared"] else None
+    lasting = defines is not None or prepares is not None
+    return Statement(sql, tree, references, explain, probe, defines, lasting, dropped, prepares)
+
+
+def _plain(name: str) -> str:
+    """A name as SQL compares it."""
+    return name.strip('"').replace('""', '"').lower()
+
+
+_EXECUTE = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*execute\s+(?P<name>\w+|\"(?:[^\"]|\"\")+\")\s*(?:\((?P<given>.*)\))?"
+    r"[\s;]*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def executed(sql: str) -> tuple[str, list[Any] | dict[str, Any] | None] | None:
+    """The prepared statement that EXECUTE names, and its parameters where they are constants."""
+    found = _EXECUTE.fullmatch(sql)
+    if found is None:
+        return None
+    given: list[Any] = []
+    named: dict[str, Any] = {}
+    try:
+        call = sqlglot.parse_one(f"f({found['given'] or ''})", read="duckdb")
+    except SqlglotError:
+        return _plain(found["name"]), None
+    for argument in call.expressions:
+        name = ""
+        if isinstance(argument, exp.PropertyEQ):
+            name, argument = argument.name, argument.expression
+        if not isinstance(argument, exp.Literal):
+            return _plain(found["name"]), None
+        value: Any = argument.this
+        if not argument.is_string:
+            value = int(value) if argument.is_int else Decimal(value)
+        if name:
+            named[name] = value
+        else:
+            given.append(value)
+    return _plain(found["name"]), named or given
 
 
 def _defined(tree: exp.Expr) -> str | None:
@@ -204,6 +256,11 @@ def _references(tree: exp.Expr) -> Iterator[Reference]:
             continue
         if isinstance(table.parent, (exp.Schema, exp.Create, exp.Insert, exp.Drop)):
             continue
+        if (
+            isinstance(table.parent, (exp.Update, exp.Delete, exp.Merge))
+            and table.arg_key == "this"
+        ):
+            continue  # DuckDB says that it is no table
         parts = [part for part in table.parts if isinstance(part, exp.Identifier)]
         if any("start" not in part.meta for part in parts):
             continue
@@ -212,7 +269,9 @@ def _references(tree: exp.Expr) -> Iterator[Reference]:
             end=max(part.meta["end"] for part in parts) + 1,
             alias=table.alias or identifier.name,
             has_alias=bool(table.alias),
-            select=_select_of(table),
+            scope=_scope_of(table),
+            renamed=tuple(name.lower() for name in table.alias_column_names),
+            tree=tree,
         )
 
 
@@ -240,18 +299,22 @@ def _is_shadowed(table: exp.Table) -> bool:
     return False
 
 
-def _select_of(table: exp.Table) -> exp.Select | None:
-    """The SELECT in whose FROM or JOIN the table stands itself."""
+_WRITING = (exp.Update, exp.Delete, exp.Merge)
+_SCOPES = (exp.Select, *_WRITING)
+
+
+def _scope_of(table: exp.Table) -> exp.Expr | None:
+    """The statement in whose FROM, JOIN or USING the table stands itself."""
     node: exp.Expr | None = table.parent
-    while node is not None and not isinstance(node, (exp.Select, exp.Subquery, exp.Pivot)):
+    while node is not None and not isinstance(node, (*_SCOPES, exp.Subquery, exp.Pivot)):
         node = node.parent
     if table.args.get("pivots"):
         return None
-    return node if isinstance(node, exp.Select) else None
+    return node if isinstance(node, _SCOPES) else None
 
 
 def _is_probe(tree: exp.Expr) -> bool:
-    if isinstance(tree, (exp.Describe, exp.Summarize)):
+    if isinstance(tree, exp.Describe):
         return True
     if isinstance(tree, exp.Select):
         return _is_limit_0(tree) or _is_never(tree.args.get("where"))

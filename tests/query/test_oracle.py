@@ -17,18 +17,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 import flordb
 from flordb.settings import Settings
 from flordb.store import catalog
-from flordb.store.project import Project
-from tests.store.runfiles import Node, ended, header, lines_of, project, write
+from tests.query.histories import history, logged, words
+from tests.store.runfiles import Node
 
 NAMES = ("a", "b", "c")
-SCRIPT = """\
-import flordb as flor
-for x in flor.loop("x", range(3)):
-    flor.log("late", 1)
-flor.log("final", 1)
-"""
 QUIET = settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -67,69 +61,45 @@ _selected = st.lists(
 )
 
 
-def history(folder: Any, runs: list[Node]) -> Project:
-    place = project(folder / "p")
-    (place.root / "train.py").write_text(SCRIPT)
-    for number, run in enumerate(runs):
-        write(place, f"r{number}", [*lines_of(run), ended()], header(number))
-    return place
-
-
-def logged(runs: list[Node]) -> set[str]:
-    found = {name for run in runs for name, _ in run.logs}
-    for run in runs:
-        for loop, iterations in run.loops:
-            found |= {name for node in iterations for name, _ in node.logs}
-            found |= {loop, f"{loop}_value"} if iterations else set()
-    return found
-
-
 def readable(runs: list[Node], texts: list[str]) -> bool:
     """Whether the texts only name what some run has recorded."""
     unknown = {*NAMES, "x", "x_value"} - logged(runs)
-    words = " ".join(texts).replace("(", " ").replace(",", " ").replace(")", " ").split()
-    return not unknown & set(words)
+    return not unknown & set(words(" ".join(texts)))
+
+
+_queries = st.tuples(
+    _selected, st.none() | _conditions, st.none() | st.integers(0, 4), st.booleans()
+)
 
 
 @QUIET
-@given(
-    runs=_runs,
-    selected=_selected,
-    where=st.none() | _conditions,
-    limit=st.none() | st.integers(0, 4),
-    newest_first=st.booleans(),
-)
+@given(runs=_runs, queries=st.lists(_queries, min_size=2, max_size=4))
 def test_a_query_of_stored_names_is_answered_as_by_plain_duckdb(
-    tmp_path_factory: pytest.TempPathFactory,
-    runs: list[Node],
-    selected: list[str],
-    where: str | None,
-    limit: int | None,
-    newest_first: bool,
+    tmp_path_factory: pytest.TempPathFactory, runs: list[Node], queries: list[Any]
 ) -> None:
-    if not readable(runs, [*selected, where or ""]):
-        return
     place = history(tmp_path_factory.mktemp("rows"), runs)
-    words = " ".join([*selected, where or ""])
-    used = [n for n in (*NAMES, "x") if n in set(_words(words)) or f"{n}_value" in _words(words)]
-    condition = f" WHERE {where}" if where else ""
-    query = f"SELECT {', '.join(selected)} FROM {{}}{condition} ORDER BY ALL"
-    if newest_first:
-        query = f"SELECT tstamp FROM {{}}{condition} ORDER BY tstamp DESC, filename"
-        used = [n for n in used if n in _words(where or "") or f"{n}_value" in _words(where or "")]
-    query += f" LIMIT {limit}" if limit is not None else ""
-    plain = duckdb.connect()
-    catalog.attach_in_memory(plain, place, Settings())
-    covered = _covered(runs, used)
-    asked = [name for name in used if name != "x" or not covered]
-    expected = plain.execute(query.format(f"flor_pivot({asked}::VARCHAR[]) AS flor")).fetchall()
-    plain.close()
-    with flordb.connect(place) as connection:
-        assert connection.execute(query.format("flor")).fetchall() == expected
+    with duckdb.connect() as plain, flordb.connect(place) as connection:
+        catalog.attach_in_memory(plain, place, Settings())
+        for selected, where, limit, newest_first in queries:
+            if not readable(runs, [*selected, where or ""]):
+                continue
+            used = _used([*selected, where or ""])
+            condition = f" WHERE {where}" if where else ""
+            query = f"SELECT {', '.join(selected)} FROM {{}}{condition} ORDER BY ALL"
+            if newest_first:
+                query = f"SELECT tstamp FROM {{}}{condition} ORDER BY tstamp DESC, filename"
+                used = _used([where or ""])
+            query += f" LIMIT {limit}" if limit is not None else ""
+            covered = _covered(runs, used)
+            asked = [name for name in used if name != "x" or not covered]
+            pivot = f"flor_pivot({asked}::VARCHAR[]) AS flor"
+            expected = plain.execute(query.format(pivot)).fetchall()
+            assert connection.execute(query.format("flor")).fetchall() == expected
 
 
-def _words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
+def _used(texts: list[str]) -> list[str]:
+    found = words(" ".join(texts))
+    return [name for name in (*NAMES, "x") if name in found or f"{name}_value" in found]
 
 
 def _covered(runs: list[Node], used: list[str]) -> bool:
@@ -144,28 +114,35 @@ def _covered(runs: list[Node], used: list[str]) -> bool:
 
 
 @QUIET
-@given(runs=_runs, where=_conditions, lacking=st.sampled_from(["late", "final"]))
+@given(
+    runs=_runs,
+    conditions=st.lists(_conditions, min_size=2, max_size=4),
+    lacking=st.sampled_from(["late", "final"]),
+)
 def test_no_run_that_could_matter_is_left_out(
-    tmp_path_factory: pytest.TempPathFactory, runs: list[Node], where: str, lacking: str
+    tmp_path_factory: pytest.TempPathFactory,
+    runs: list[Node],
+    conditions: list[str],
+    lacking: str,
 ) -> None:
     """The slow oracle: give every run each of some values, and see which come into the answer."""
-    if not readable(runs, [where]):
-        return
     place = history(tmp_path_factory.mktemp("wants"), runs)
-    with flordb.connect(place) as connection:
-        plan = connection.plan(f"SELECT {lacking} FROM flor WHERE {where}")
-    asked = {
-        (refused.want.tstamp.day, index)
-        for refused in plan.refusals
-        for index in (range(3) if refused.want.iterations is None else refused.want.iterations)
-    }
-    place = history(tmp_path_factory.mktemp("complete"), [_complete(r, lacking) for r in runs])
-    with flordb.connect(place, acquire="never") as connection:
-        index = "x" if lacking == "late" else "0"
-        rows = connection.execute(
-            f"SELECT DISTINCT day(tstamp), {index} FROM flor WHERE {where} AND {lacking} = 7"
-        ).fetchall()
-    assert {(day, index) for day, index in rows} <= asked
+    whole = history(tmp_path_factory.mktemp("complete"), [_complete(r, lacking) for r in runs])
+    index = "x" if lacking == "late" else "0"
+    with flordb.connect(place) as connection, flordb.connect(whole, acquire="never") as complete:
+        for where in conditions:
+            if not readable(runs, [where]):
+                continue
+            plan = connection.plan(f"SELECT {lacking} FROM flor WHERE {where}")
+            asked = {
+                (refused.want.tstamp.day, number)
+                for refused in plan.refusals
+                for number in refused.want.iterations or range(3)
+            }
+            rows = complete.execute(
+                f"SELECT DISTINCT day(tstamp), {index} FROM flor WHERE {where} AND {lacking} = 7"
+            ).fetchall()
+            assert set(rows) <= asked, where
 
 
 def _complete(run: Node, lacking: str) -> Node:

@@ -9,10 +9,10 @@ plan would replay is written as a replay file, so that only what was asked for i
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -23,23 +23,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 import flordb
 from flordb.query import sharing
-from flordb.replay.execute import Report
-from flordb.replay.plan import Plan
-from flordb.replay.want import Want
-from flordb.store.project import Project
-from tests.store.runfiles import Node, context, ended, header, lines_of, log, project, write
+from tests.query.histories import Replays, complete, history, logged, words
+from tests.store.runfiles import Node
 
-SCRIPT = """\
-import flordb as flor
-for x in flor.loop("x", range(3)):
-    flor.log("late", 1)
-flor.log("final", 1)
-"""
 NESTS = {"a": (), "final": (), "b": ("x",), "late": ("x",), "d": ("x", "y"), "e": ("z",)}
 LOOPS = {"x": ("x",), "y": ("x", "y"), "z": ("z",)}
 RUN = ["tstamp"]
 QUIET = settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -100,26 +91,6 @@ def nest_of(name: str) -> tuple[str, ...]:
     return NESTS[name] if name in NESTS else LOOPS[name]
 
 
-def late(run: int, x: int) -> int:
-    return (run * 3 + x) % 4 - 1
-
-
-def final(run: int) -> int:
-    return run % 3 - 1
-
-
-def complete(run: Node, number: int, names: set[str]) -> Node:
-    """The run as it would be had it logged these names, too."""
-    logs = [*run.logs, *([("final", final(number))] if "final" in names else [])]
-    loops = dict(run.loops)
-    if "late" in names:
-        loops["x"] = [
-            Node([*node.logs, ("late", late(number, x))], node.loops)
-            for x, node in enumerate(loops["x"])
-        ]
-    return Node(logs, list(loops.items()))
-
-
 # --- the slow way ---------------------------------------------------------------------------------
 
 
@@ -143,8 +114,8 @@ def _rows(runs: Sequence[Node], name: str) -> pd.DataFrame:
 
     def walk(node: Node, place: dict[str, Any]) -> None:
         counts: Counter[str] = Counter()
-        for logged, value in node.logs:
-            if logged == name:
+        for label, value in node.logs:
+            if label == name:
                 found.append({**place, "o": counts[name], name: value})
                 counts[name] += 1
         for loop, iterations in node.loops:
@@ -182,127 +153,86 @@ def _level(nest: tuple[str, ...], nests: set[tuple[str, ...]], rows: dict[str, A
     return lower if own is None else own.merge(lower, how="outer", on=keys)
 
 
-# --- simulated replays ----------------------------------------------------------------------------
+# --- the fast way ---------------------------------------------------------------------------------
 
 
-class Replays:
-    """Instead of plan and execution: writes what the wanted runs would have logged."""
+def check(
+    folder: Path, runs: Sequence[tuple[Node, set[str]]], queries: Iterable[tuple[str, list[str]]]
+) -> None:
+    """Compare the answers of a connection that acquires as it goes with those of the slow way.
 
-    def __init__(self, runs: Sequence[Node]) -> None:
-        self.runs = runs
-        self.numbers = itertools.count()
-
-    def plan(self, place: Project, wants: Sequence[Want], chosen: Any) -> Plan:
-        self.wants = list(wants)
-        return Plan((), (), 0.0, 1)
-
-    def execute(self, place: Project, plan: Plan, chosen: Any, progress: Any) -> Report:
-        for want in self.wants:
-            for name in want.names:
-                lines = list(self.lines(want.tstamp.day - 1, name, want.iterations))
-                fields = {"status": "acquired", "iterations": want.iterations}
-                lines.append({"k": "outcome", "n": name, **fields})
-                run = {**header(want.tstamp.day - 1), "k": "replay", "names": [name]}
-                base = want.file.removesuffix(".jsonl")
-                write(place, f"{base}.replay-{next(self.numbers):08}", lines, run)
-        return Report(1, (), ())
-
-    def lines(self, run: int, name: str, iterations: Any) -> Any:
-        if name == "final":
-            yield log("final", final(run))
-            return
-        for index in range(len(dict(self.runs[run].loops)["x"])):
-            if iterations is None or index in iterations:
-                yield context(index + 1, 0, "x", index)
-                yield log("late", late(run, index), index + 1)
-
-
-def answer(folder: Any, runs: Sequence[tuple[Node, set[str]]], sql: str) -> list[Any]:
-    """The rows by way of a connection that acquires as it goes."""
-    place = project(folder / "p")
-    (place.root / "train.py").write_text(SCRIPT)
-    for number, (run, names) in enumerate(runs):
-        lines = [*lines_of(complete(run, number, names)), ended()]
-        write(place, f"r{number}", lines, header(number))
+    ``queries``: SQL and the columns that it names.
+    """
+    place = history(folder, [complete(run, n, names) for n, (run, names) in enumerate(runs)])
     replays = Replays([run for run, _ in runs])
-    with pytest.MonkeyPatch.context() as patch, flordb.connect(place) as connection:
+    known = {"final", "late", *logged(run for run, _ in runs)}
+    whole = [complete(run, n, {"late", "final"}) for n, (run, _) in enumerate(runs)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        flordb.connect(place) as connection,
+        duckdb.connect() as plain,
+    ):
         patch.setattr(sharing, "make_plan", replays.plan)
         patch.setattr(sharing, "execute", replays.execute)
-        return connection.execute(sql).fetchall()
+        for sql, asked in queries:
+            if set(asked) <= known:
+                plain.register("flor", frame_of(whole, asked))
+                expected = plain.execute(sql).fetchall()
+                found = connection.execute(sql).fetchall()
+                if "LIMIT" not in sql:
+                    assert Counter(found) == Counter(expected), sql
+                else:
+                    assert found == expected, sql
 
 
-def expected(runs: Sequence[tuple[Node, set[str]]], asked: list[str], sql: str) -> list[Any]:
-    whole = [complete(run, n, {"late", "final"}) for n, (run, _) in enumerate(runs)]
-    flor = frame_of(whole, asked)
-    with duckdb.connect() as plain:
-        plain.register("flor", flor)
-        return plain.execute(sql).fetchall()
+def named(text: str) -> list[str]:
+    return [word for word in words(text) if word in (*NESTS, *LOOPS)]
 
 
-def words(text: str) -> list[str]:
-    found = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
-    return [w for w in dict.fromkeys(found) if w in (*NESTS, *LOOPS)]
-
-
-def readable(runs: Sequence[tuple[Node, set[str]]], asked: Sequence[str]) -> bool:
-    """Whether each name is one that a run or a statement logs, or a loop that was entered."""
-    xs = [node for run, _ in runs for node in dict(run.loops)["x"]]
-    zs = [node for run, _ in runs for node in dict(run.loops)["z"]]
-    ys = [node for x in xs for node in dict(x.loops)["y"]]
-    logged = {name for node in (*xs, *ys, *zs, *(run for run, _ in runs)) for name, _ in node.logs}
-    known = {"final", "late", *logged}
-    known |= {loop for loop, nodes in (("x", xs), ("y", ys), ("z", zs)) if nodes}
-    return set(asked) <= known
-
-
-@QUIET
-@given(
-    runs=_runs,
-    columns=st.lists(_columns, min_size=1, max_size=3, unique=True),
-    where=st.none() | _conditions,
-    form=_forms,
-)
-def test_rows_are_those_of_the_slow_way(
-    tmp_path_factory: pytest.TempPathFactory,
-    runs: list[tuple[Node, set[str]]],
-    columns: list[str],
-    where: str | None,
-    form: str,
-) -> None:
+def _query(columns: list[str], where: str | None, form: str) -> tuple[str, list[str]]:
+    if "UNION" in form and set(named(where or "")) - set(columns):
+        where = None  # then both sides would have to name the same columns
     sql = form.format(
         columns=", ".join(columns),
         sums=", ".join(f"sum({column}) AS sum_{column}" for column in columns),
         where=f" WHERE {where}" if where else "",
     )
-    asked = words(f"{' '.join(columns)} {where or ''}")
-    if not readable(runs, asked) or ("UNION" in sql and set(words(where or "")) - set(columns)):
-        return
-    found = answer(tmp_path_factory.mktemp("fast"), runs, sql)
-    assert Counter(found) == Counter(expected(runs, asked, sql)), sql
+    return sql, named(f"{' '.join(columns)} {where or ''}")
+
+
+_queries = st.builds(
+    _query,
+    st.lists(_columns, min_size=1, max_size=3, unique=True),
+    st.none() | _conditions,
+    _forms,
+)
 
 
 @QUIET
-@given(
-    runs=_runs,
-    where=st.sampled_from(["", " WHERE final >= 0", " WHERE a > -1 AND final < 1", " WHERE a = 1"]),
-    limit=st.integers(1, 3),
-    offset=st.integers(0, 2),
-    direction=st.sampled_from(["", " DESC"]),
+@given(runs=_runs, queries=st.lists(_queries, min_size=2, max_size=5))
+def test_rows_are_those_of_the_slow_way(
+    tmp_path_factory: pytest.TempPathFactory,
+    runs: list[tuple[Node, set[str]]],
+    queries: list[tuple[str, list[str]]],
+) -> None:
+    check(tmp_path_factory.mktemp("fast"), runs, queries)
+
+
+_limits = st.builds(
+    "SELECT tstamp, final FROM flor{} ORDER BY tstamp{} LIMIT {} OFFSET {}".format,
+    st.sampled_from(["", " WHERE final >= 0", " WHERE a > -1 AND final < 1", " WHERE a = 1"]),
+    st.sampled_from(["", " DESC"]),
+    st.integers(1, 3),
+    st.integers(0, 2),
 )
+
+
+@QUIET
+@given(runs=_runs, queries=st.lists(_limits, min_size=2, max_size=5))
 def test_a_limit_is_cut_where_that_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory,
     runs: list[tuple[Node, set[str]]],
-    where: str,
-    limit: int,
-    offset: int,
-    direction: str,
+    queries: list[str],
 ) -> None:
     runs = [(Node(run.logs[:1], run.loops), names) for run, names in runs]  # a row a run
-    sql = (
-        f"SELECT tstamp, final FROM flor{where} ORDER BY tstamp{direction} "
-        f"LIMIT {limit} OFFSET {offset}"
-    )
-    if not readable(runs, words(f"final {where}")):
-        return
-    found = answer(tmp_path_factory.mktemp("fast"), runs, sql)
-    assert found == expected(runs, words(f"final {where}"), sql), sql
+    check(tmp_path_factory.mktemp("fast"), runs, [(sql, named(sql)) for sql in queries])
