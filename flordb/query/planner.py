@@ -115,7 +115,7 @@ def _with_name(needs: _Needs, known: Columns, name: str) -> _Needs | None:
 def _changes(
     needs: Sequence[tuple[Reference, Needs]],
     known: Columns,
-    relation: Callable[[Sequence[str]], str],
+    relation: Callable[[Sequence[str]], str] = relation_of,
 ) -> list[tuple[Reference, str]]:
     changes = []
     for reference, need in needs:
