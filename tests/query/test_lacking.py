@@ -112,12 +112,13 @@ def test_probes_acquire_nothing(recorded: Sandbox, probe: str) -> None:
     assert replays(recorded) == []
 
 
-def test_a_prepared_statement_acquires_nothing(recorded: Sandbox) -> None:
-    with flordb.connect(recorded.root) as connection:
+def test_a_prepared_statement_acquires_when_it_is_executed(place: Sandbox) -> None:
+    with flordb.connect(place.root) as connection:
         connection.execute("PREPARE later AS SELECT lr, half FROM flor WHERE lr > ?")
+        assert replays(place) == []
         connection.execute("EXECUTE later(1.5)")
-        assert {half for _, half in connection.fetchall()} <= {None}
-    assert replays(recorded) == []
+        assert sorted(half for _, half in connection.fetchall()) == [2.5, 4.5, 6.5, 8.5]
+    assert len(replays(place)) == 1
 
 
 def test_a_lacking_column_is_listed_before_it_has_values(recorded: Sandbox) -> None:
