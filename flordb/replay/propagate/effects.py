@@ -92,6 +92,7 @@ def effect_of_piece(piece: ast.Module, bound: set[str], log: ast.AST) -> str | N
             effect = effect_in_helper(part)
             if effect is not None:
                 return effect
+            judged |= set(ast.walk(part))  # its `return` leaves the helper, not the piece
     return None
 
 
