@@ -7,8 +7,9 @@
 --   nest_id     which nest of loops the context is in (table `nests`; 0 is outside all loops)
 --   path        the ctx_ids of the context's ancestors from the outermost loop on, and its own
 --   iterations  their iteration indexes
--- A context's ctx_id is a hash of its run, rank and path. It is the same in whatever file, order or
--- database it is taken in, which is how values from replays find the context that they belong to.
+-- Contexts are numbered within their nest (flordb/store/blocks.py), and a ctx_id is that number with
+-- the nest above its 40 lowest bits. It holds as long as its run file does not grow: whoever keeps
+-- one must keep the run and the iterations instead.
 
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR);
 
@@ -28,20 +29,22 @@ CREATE TABLE runs (
     pid BIGINT, pid_start VARCHAR, last_seen TIMESTAMP
 );
 
+-- Which numbers the contexts of a file have in their nests: `count` from `first` on.
+CREATE TABLE blocks (file_id INTEGER, nest_id INTEGER, first BIGINT, count BIGINT);
+
 -- Values that have no column in the table of their nest.
 CREATE TABLE odd_logs (
-    projid VARCHAR, tstamp TIMESTAMP, filename VARCHAR, ctx_id BIGINT,
-    value_name VARCHAR, value VARCHAR, value_type INTEGER,
-    number DOUBLE, ordinal BIGINT, source VARCHAR, arg VARCHAR,
-    run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER,
+    run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER, ctx_id BIGINT, ordinal BIGINT,
+    value VARCHAR, value_type INTEGER, number DOUBLE, source VARCHAR, arg VARCHAR,
     path BIGINT[], iterations BIGINT[], file_id INTEGER
 );
 
 -- Of which type, and from which file, the values of one name in one nest of a run are that have a
--- column.
+-- column. `covers`: a bit a level of the nest, from the outermost on (not for its own): every context
+-- that the run has there has such a value below it.
 CREATE TABLE series (
     run_id INTEGER, rank INTEGER, name_id INTEGER, nest_id INTEGER, value_type INTEGER,
-    arg VARCHAR, file_id INTEGER
+    arg VARCHAR, covers BIGINT, file_id INTEGER
 );
 
 -- Loop names around a log statement, from the outermost on.

@@ -203,8 +203,8 @@ def attempts(
         done = before.iterations | frozenset(iterations or ())
         found[run_id, name] = Attempt(before.whole or iterations is None, done)
     logged = (
-        "SELECT DISTINCT run_id, value_name, source FROM flordb.odd_logs "
-        "WHERE value_name IN (SELECT unnest($1::VARCHAR[])) UNION "
+        "SELECT run_id, name, source FROM flordb.odd_logs JOIN flordb.names USING (name_id) "
+        "WHERE name IN (SELECT unnest($1::VARCHAR[])) UNION "
         "SELECT run_id, name, 'record' FROM flordb.series JOIN flordb.names USING (name_id) "
         "WHERE name IN (SELECT unnest($1::VARCHAR[]))"
     )

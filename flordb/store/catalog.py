@@ -26,6 +26,7 @@ from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, first_row, sche
 __all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "copy_to", "detach", "sync"]
 
 _STORAGE_VERSION = "v1.5.0"  # a file that DuckDB 2 creates without it cannot be opened by 1.5
+_HEADERS = 3 * 4096  # bytes before the first block of the file
 _RETRY_SECONDS = 0.05
 _BROKEN = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
 
@@ -186,6 +187,8 @@ def _write(
     while True:
         db = duckdb.connect()
         try:
+            # What is taken in goes straight into the file, not into a log and then into the file.
+            db.execute("SET checkpoint_threshold = '1KB'")
             why = _open(db, project.database)
             if why is None:
                 return replace(take_in(db, project, settings, files), rebuilt=rebuilt)
@@ -218,10 +221,19 @@ def _open(db: duckdb.DuckDBPyConnection, path: Path) -> str | None:
     if not first_row(db, "SELECT 1 FROM duckdb_tables() WHERE database_name = ?", CATALOG):
         create(db)
         return None
+    if not _is_whole(db, path):
+        return "the database was damaged (it was cut off)"
     version = schema_version(db)
     if version == SCHEMA_VERSION:
         return None
     return f"the database was made by another version of flordb (schema {version})"
+
+
+def _is_whole(db: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Whether the attached file is as long as it says: DuckDB looks at blocks when it needs them."""
+    size = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = ?"
+    (blocks,) = first_row(db, size, CATALOG)
+    return path.stat().st_size >= blocks + _HEADERS
 
 
 def _attach_file(
@@ -259,7 +271,7 @@ def _is_usable(
     seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns), files
     if files is not None and _current.get(database) == seen:
         return True
-    if schema_version(connection) != SCHEMA_VERSION:
+    if schema_version(connection) != SCHEMA_VERSION or not _is_whole(connection, database):
         return False
     if files is None or not is_current(connection, files, settings):
         return files is None

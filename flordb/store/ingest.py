@@ -1,9 +1,8 @@
 """Run files into tables, a column at a time.
 
-A file's rows are a function of the file alone: a context's id is a hash of its run, rank and path,
-and a value is known by (context, name, occurrence). So a file may be taken in again when it has
-grown, in any order with the replays of its run, and each value is there once. Where two files
-give the same value, the run's own stands before a replay's, and an earlier replay's before a later.
+A file's rows are a function of the file alone, but for the numbers of its contexts, which are those
+of the run's own file where that has the context too. So a file may be taken in again when it has
+grown, and each value is there once (flordb/store/merge.py says which of several stands).
 """
 
 from __future__ import annotations
@@ -14,26 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from flordb.errors import RunFileError
-from flordb.store import layout
-from flordb.store.columns import Contexts, clean, log_columns, run_hash, texts
-from flordb.store.names import BOOL as BOOLEAN
-from flordb.store.names import (
-    EXACT,
-    FLOAT,
-    INT64,
-    INT128,
-    NESTED,
-    NULLS,
-    ODD,
-    OTHER,
-    REPEATED,
-    TEXT,
-    WIDE,
-)
-from flordb.store.runfile import NULL, RunFile
+from flordb.store import blocks, fresh, merge, state
+from flordb.store.columns import ContextRows, Contexts, ValueRows, clean, texts
+from flordb.store.layout import Tables, append
+from flordb.store.names import ODD
+from flordb.store.runfile import RunFile
 
 Identity = tuple[str, datetime, str]
 
@@ -58,7 +46,7 @@ def _utc(time: datetime) -> datetime:
 
 @dataclass(frozen=True)
 class Taken:
-    """A run file on its way into the tables. ``fresh``: nothing of its run and rank is there yet.
+    """A run file on its way into the tables.
 
     ``mtime`` is in seconds since 1970, None for a file that is only in git.
     """
@@ -68,7 +56,6 @@ class Taken:
     file_id: int
     run_id: int
     identity: Identity
-    fresh: bool
     mtime: float | None
 
     @property
@@ -123,39 +110,11 @@ _SCHEMAS = {
             ("last_seen", pa.timestamp("us")),
         ]
     ),
-    "contexts": pa.schema(
-        [
-            ("seq", pa.int64()),
-            ("ctx_id", pa.int64()),
-            ("loop_entries", pa.int64()),
-            ("loop_iteration", pa.int64()),
-            ("loop_value", pa.string()),
-            ("value_type", pa.int32()),
-            ("number", pa.float64()),
-            ("entry", pa.int64()),
-            ("nest_id", pa.int32()),
-            ("path", pa.list_(pa.int64())),
-            ("iterations", pa.list_(pa.int64())),
-            ("file_id", pa.int32()),
-        ]
-    ),
-    "logs": pa.schema(
-        [
-            ("seq", pa.int64()),
-            ("name_id", pa.int32()),
-            ("value", pa.string()),
-            ("value_type", pa.int32()),
-            ("number", pa.float64()),
-            ("ordinal", pa.int64()),
-            ("arg", pa.string()),
-            ("file_id", pa.int32()),
-        ]
-    ),
     "snapshots": pa.schema(
         [
             ("run_id", pa.int32()),
             ("rank", pa.int32()),
-            ("ctx_id", pa.int64()),
+            ("row", pa.int64()),
             ("at", pa.string()),
             ("seconds", pa.float64()),
             ("bytes", pa.int64()),
@@ -167,7 +126,7 @@ _SCHEMAS = {
             ("run_id", pa.int32()),
             ("rank", pa.int32()),
             ("what", pa.string()),
-            ("ctx_id", pa.int64()),
+            ("row", pa.int64()),
             ("loop_name", pa.string()),
             ("entry", pa.int64()),
             ("iterations", pa.int64()),
@@ -241,29 +200,37 @@ class Numbers:
 
 
 class Batch:
-    """Rows of run files that go into the tables together, as columns."""
+    """Rows of run files that go into the tables together, as columns.
 
-    def __init__(self, numbers: Numbers) -> None:
-        self.numbers = numbers
+    Parameters: ``numbers`` of names and nests; ``heartbeat``, seconds of silence after which a run
+    counts as lost; ``is_fresh``: the files are runs of which nothing is there yet, else each file
+    is to be merged with what is there of its run.
+    """
+
+    def __init__(self, numbers: Numbers, heartbeat: float, is_fresh: bool) -> None:
+        self.numbers, self._heartbeat, self.is_fresh = numbers, heartbeat, is_fresh
         self.columns: dict[str, dict[str, list[Any]]] = {
             table: {name: [] for name in schema.names} for table, schema in _SCHEMAS.items()
         }
-        self.large: dict[str, list[pa.Table]] = {"contexts": [], "logs": []}
+        self.contexts = ContextRows()
+        self.values = ValueRows(numbers.name)
 
     def __len__(self) -> int:
-        return self.size("logs") + self.size("contexts")
+        """How many contexts and values there are."""
+        return self.contexts.count + self.values.count
 
     def size(self, table: str) -> int:
-        if table in self.large:
-            return sum(len(piece) for piece in self.large[table])
         return len(next(iter(self.columns[table].values())))
 
     def table(self, name: str) -> pa.Table:
         """The rows of one table, in Arrow's form."""
         schema, columns = _SCHEMAS[name], self.columns[name]
-        if self.large.get(name):
-            return pa.concat_tables(self.large[name])
         return pa.table([texts(columns[f.name], f.type) for f in schema], schema=schema)
+
+    def files(self) -> fresh.Files:
+        """The files, as arrays."""
+        own = self.columns["files"]
+        return fresh.Files(*(np.array(own[n], np.int32) for n in ("file_id", "run_id", "rank")))
 
     def add_row(self, table: str, **values: Any) -> None:
         for name, column in self.columns[table].items():
@@ -275,6 +242,7 @@ class Batch:
     def add(self, taken: Taken) -> None:
         """Add all that a run file says."""
         projid, tstamp, filename = taken.identity
+        place = self.size("files")
         self.add_row(
             "files",
             file_id=taken.file_id,
@@ -288,32 +256,15 @@ class Batch:
         )
         for number, reason in taken.file.problems:
             self.add_problem(taken.name, number, reason)
-        contexts = self._large(taken)
-        self._others(taken, contexts)
-        if not taken.file.is_replay:
-            self._run(taken)
-
-    def _large(self, taken: Taken) -> Contexts:
-        """Add the contexts and the values."""
 
         def problem(reason: str) -> None:
             self.add_problem(taken.name, None, reason)
 
-        start = run_hash(taken.identity, taken.rank)
-        nest_of, name_of = self.numbers.nest, self.numbers.name
-        contexts = Contexts(taken.file, start, self.size("contexts"), nest_of, problem)
-        for columns in contexts.columns:
-            self._add_large("contexts", columns, taken.file_id)
-        logs = log_columns(taken.file, contexts, name_of, problem)
-        if logs:
-            self._add_large("logs", logs, taken.file_id)
-        return contexts
-
-    def _add_large(self, table: str, columns: dict[str, Any], file_id: int) -> None:
-        schema = _SCHEMAS[table]
-        count = len(columns["seq"])
-        columns["file_id"] = pa.repeat(pa.scalar(file_id, pa.int32()), count)
-        self.large[table].append(pa.table([columns[n] for n in schema.names], schema=schema))
+        contexts = Contexts(taken.file, self.contexts, place, self.numbers.nest, problem)
+        self.values.add(taken.file, place, contexts, problem)
+        self._others(taken, contexts)
+        if self.is_fresh:
+            self._run(taken)
 
     def _others(self, taken: Taken, contexts: Contexts) -> None:
         owner = {"run_id": taken.run_id, "rank": taken.rank, "file_id": taken.file_id}
@@ -327,7 +278,7 @@ class Batch:
             if kind == "snap":
                 self.add_row(
                     "snapshots",
-                    ctx_id=context.id,
+                    row=context.row,
                     at=_text(line.get("at")),
                     seconds=_number(line.get("s")),
                     bytes=_integer(line.get("bytes")),
@@ -337,7 +288,7 @@ class Batch:
                 self.add_row(
                     "timings",
                     what=_text(line.get("w")),
-                    ctx_id=context.id,
+                    row=context.row,
                     seconds=_number(line.get("s")),
                     **owner,
                 )
@@ -345,7 +296,7 @@ class Batch:
                 self.add_row(
                     "timings",
                     what="loop",
-                    ctx_id=context.id,
+                    row=context.row,
                     loop_name=_text(line.get("l")),
                     entry=_integer(line.get("e", 0)),
                     iterations=_integer(line.get("n")),
@@ -404,9 +355,17 @@ class Batch:
         seen = [time for time in [_after(tstamp, max(seconds, default=0.0))] if time]
         if taken.mtime is not None:
             seen.append(datetime.fromtimestamp(taken.mtime, UTC).replace(tzinfo=None))
+        last_seen = max(seen, default=None)
+        status = _small(ending.get("status")) if ending is not None else None
+        error = _text(ending.get("error")) if ending is not None else None
+        host, pid_start = _text(header.get("host")), _text(header.get("pid_start"))
+        pid = _integer(header.get("pid"))
+        at = last_seen.replace(tzinfo=UTC).timestamp() if last_seen is not None else None
+        signs = state.Signs(ended is not None, status, error, host, pid, pid_start, at)
         self.add_row(
             "runs",
             run_id=taken.run_id,
+            state=state.derive(signs, self._heartbeat),
             projid=projid,
             tstamp=tstamp,
             filename=filename,
@@ -417,19 +376,19 @@ class Batch:
             branch=_text(version.get("branch")),
             started=tstamp,
             ended=ended,
-            status=_small(ending.get("status")) if ending is not None else None,
-            error=_text(ending.get("error")) if ending is not None else None,
+            status=status,
+            error=error,
             argv=_json(header.get("argv")),
             cwd=_text(header.get("cwd")),
-            host=_text(header.get("host")),
+            host=host,
             user=_text(header.get("user")),
             python=_text(header.get("python")),
             packages=_json(header.get("packages")),
             hardware=_json(header.get("hardware")),
             env=_json(header.get("env")),
-            pid=_integer(header.get("pid")),
-            pid_start=_text(header.get("pid_start")),
-            last_seen=max(seen, default=None),
+            pid=pid,
+            pid_start=pid_start,
+            last_seen=last_seen,
         )
 
 
@@ -494,178 +453,87 @@ class Kinds:
     names: dict[tuple[int, int], int] = field(default_factory=dict)
     loops: dict[int, int] = field(default_factory=dict)
 
-
-# The kinds of values (flordb/store/names.py) of rows with value_type, value and number.
-_BITS = f"""CASE value_type
-    WHEN 0 THEN {NULLS} WHEN 1 THEN {BOOLEAN}
-    WHEN 2 THEN CASE WHEN abs(number) < 9007199254740992 THEN {EXACT}
-        WHEN TRY_CAST(value AS BIGINT) IS NOT NULL THEN {INT64}
-        WHEN TRY_CAST(value AS HUGEINT) IS NOT NULL THEN {INT128} ELSE {FLOAT} END
-    WHEN 3 THEN {FLOAT} WHEN 5 THEN {NESTED} ELSE {TEXT} END"""
-
-_INCOMING_LOGS = """
-    SELECT f.projid, f.tstamp, f.filename, c.ctx_id, n.name AS value_name, l.value, l.value_type,
-        l.number, l.ordinal, f.source, l.arg, f.run_id, f.rank, l.name_id,
-        coalesce(c.nest_id, 0) AS nest_id, c.path, c.iterations, l.file_id
-    FROM incoming_logs l JOIN incoming_files f USING (file_id)
-    JOIN names n USING (name_id) LEFT JOIN incoming_contexts c USING (seq)"""
-
-_INCOMING_LOOPS = """
-    SELECT c.ctx_id, c.loop_entries AS entries, c.loop_value AS value, c.value_type AS type,
-        c.number, c.entry, f.run_id, f.rank, c.nest_id, c.path, c.iterations, c.file_id
-    FROM incoming_contexts c JOIN incoming_files f USING (file_id)"""
-
-# `better` is true where the incoming row i stands before the row t that is there, of file f.
-_BETTER = "f.kind = 'replay' AND (i.source = 'record' OR i.file < f.file)"
-_SAME = (
-    "t.run_id = i.run_id AND t.rank = i.rank AND t.name_id = i.name_id "
-    "AND t.ctx_id IS NOT DISTINCT FROM i.ctx_id AND t.ordinal = i.ordinal"
-)
+    def add(self, names: dict[tuple[int, int], int], loops: dict[int, int]) -> None:
+        for key, bits in names.items():
+            self.names[key] = self.names.get(key, 0) | bits
+        for nest, bits in loops.items():
+            self.loops[nest] = self.loops.get(nest, 0) | bits
 
 
-def insert(db: Any, batch: Batch, kinds: Kinds, fresh: bool, again: Iterable[int] = ()) -> None:
-    """Put a batch into the tables of a DuckDB connection, within its transaction.
+@dataclass
+class Gone:
+    """What is to be taken out first: all that these files gave.
 
-    Parameters: ``fresh``: no row of these runs and ranks is there, and no value is there twice;
-    ``again``: files that have been taken in before, of which nothing is to stay.
+    ``files``: their names by file_id. ``runs``: (run_id, rank) of runs that are taken in anew.
     """
+
+    files: dict[int, str] = field(default_factory=dict)
+    runs: set[tuple[int, int]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.files)
+
+
+def insert(db: Any, batch: Batch, kinds: Kinds, gone: Gone) -> None:
+    """Take out what is gone and put a batch into the tables of a DuckDB connection, within its
+    transaction."""
     nests = {id_: loops for loops, id_ in batch.numbers.nests.items()}
-    for table in ("files", "runs", "contexts", "logs", *OWNED, "problems"):
-        db.register(f"incoming_{table}", batch.table(table))
+    tables, files = Tables(db), batch.files()
+    if gone:
+        _forget(db, tables, gone, nests)
+    numbered = fresh.Numbered(batch.contexts.arrays(), nests)
+    values = batch.values.arrays()
+    if batch.is_fresh:
+        left = fresh.insert(db, tables, files, numbered, values, kinds.names)
+        if len(left.values):
+            sources = ["record"] * len(files.file_id)
+            odd = fresh.odd_rows(files, numbered, values, left, sources)
+            append(db, "odd_logs", odd.drop_columns("place"))
+    else:
+        sources = batch.columns["files"]["source"]
+        left = merge.insert(db, tables, files, numbered, values, kinds.names, sources)
+    odd_kinds = values.kinds(left.values, left.ordinal)
+    kinds.add({key: bits | ODD for key, bits in odd_kinds.items()}, batch.contexts.kinds)
+    if batch.is_fresh:
+        append(db, "runs", batch.table("runs"))
+    else:
+        _add_unknown_runs(db, batch.table("files"))
+    for table in (*OWNED, "problems"):
+        if batch.size(table):
+            append(db, table, _with_ctx_ids(batch.table(table), numbered))
+
+
+def _with_ctx_ids(table: pa.Table, numbered: fresh.Numbered) -> pa.Table:
+    """Replace contexts' rows in the batch by their ctx_ids."""
+    if "row" not in table.schema.names:
+        return table
+    rows = table["row"].to_numpy()
+    ids = np.append(numbered.ctx_id, 0)[rows]  # the root's row is -1, and it has no ctx_id
+    place = table.schema.get_field_index("row")
+    return table.set_column(place, "ctx_id", pa.array(ids, mask=rows < 0))
+
+
+def _forget(db: Any, tables: Tables, gone: Gone, nests: Mapping[int, tuple[str, ...]]) -> None:
+    blocks.forget(db, {nest: len(loops) for nest, loops in nests.items()}, gone.files)
+    listed = ", ".join(map(str, gone.files))
+    for table in ("series", "odd_logs", *OWNED):
+        db.execute(f"DELETE FROM {table} WHERE file_id IN ({listed})")
+    for run_id, rank in gone.runs:
+        db.execute("DELETE FROM runs WHERE run_id = ? AND rank = ?", [run_id, rank])
+        if 0 in tables.columns:
+            rank_of = tables.of(0, "rank")
+            db.execute(f"DELETE FROM flor_at_0 WHERE run_id = {run_id} AND {rank_of} = {rank}")
+    db.execute("DELETE FROM problems WHERE list_contains(?, file)", [list(gone.files.values())])
+
+
+def _add_unknown_runs(db: Any, files: pa.Table) -> None:
+    """A replay may come before its run's own file: the run is known, and little else of it."""
+    db.register("incoming_files", files)
     try:
-        _new_names(db, batch.numbers)
-        _runs(db)
-        layout.delete(db, again, nests)
-        _add_loop_kinds(db, kinds)
-        if fresh:
-            tables = layout.Rows(*(batch.table(name) for name in ("files", "contexts", "logs")))
-            left = layout.insert(db, tables, nests, kinds.names)
-            db.unregister("incoming_logs")
-            db.register("incoming_logs", left)
-            if len(left):
-                db.execute(f"INSERT INTO odd_logs {_INCOMING_LOGS} ORDER BY l.name_id, l.seq")
-        else:
-            _merge_loops(db, nests)
-            _merge_logs(db, nests, kinds)
-        _add_kinds(db, kinds)
-        for table in OWNED:
-            _replace_owned(db, table)
-        db.execute("DELETE FROM problems WHERE file IN (SELECT file FROM incoming_files)")
-        db.execute("DELETE FROM problems WHERE file IN (SELECT file FROM incoming_problems)")
-        db.execute("INSERT INTO problems SELECT * FROM incoming_problems")
+        db.execute(
+            "INSERT INTO runs BY NAME SELECT DISTINCT run_id, projid, tstamp, filename, rank, "
+            "tstamp AS started, 'lost' AS state FROM incoming_files f WHERE NOT EXISTS "
+            "(FROM runs t WHERE t.run_id = f.run_id AND t.rank = f.rank)"
+        )
     finally:
-        for table in ("files", "runs", "contexts", "logs", *OWNED, "problems"):
-            db.unregister(f"incoming_{table}")
-
-
-def _new_names(db: Any, numbers: Numbers) -> None:
-    ((known,),) = db.execute("SELECT count(*) FROM names").fetchall()
-    new = [(id_, name) for name, id_ in numbers.names.items() if id_ > known]
-    table = pa.table(
-        [pa.array([i for i, _ in new], pa.int32()), texts([n for _, n in new], pa.string())],
-        names=["name_id", "name"],
-    )
-    db.register("incoming_names", table)
-    db.execute("INSERT INTO names (name_id, name) SELECT name_id, name FROM incoming_names")
-    db.unregister("incoming_names")
-    ((known,),) = db.execute("SELECT count(*) FROM nests").fetchall()
-    new_nests = [(id_, list(loops)) for loops, id_ in numbers.nests.items() if id_ >= known]
-    for row in new_nests:
-        db.execute("INSERT INTO nests VALUES (?, ?)", row)
-
-
-def _runs(db: Any) -> None:
-    db.execute(
-        "DELETE FROM runs t USING incoming_runs i WHERE t.run_id = i.run_id AND t.rank = i.rank"
-    )
-    db.execute("INSERT INTO runs BY NAME SELECT * FROM incoming_runs")
-    # A replay may come before its run's own file: the run is known, and little else of it.
-    db.execute(
-        "INSERT INTO runs BY NAME SELECT DISTINCT run_id, projid, tstamp, filename, rank, "
-        "tstamp AS started, 'lost' AS state FROM incoming_files f WHERE source = 'replay' AND "
-        "NOT EXISTS (FROM runs t WHERE t.run_id = f.run_id AND t.rank = f.rank)"
-    )
-
-
-def _merge_loops(db: Any, nests: Mapping[int, tuple[str, ...]]) -> None:
-    db.execute(
-        f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT l.*, f.source, f.file "
-        f"FROM ({_INCOMING_LOOPS}) l JOIN incoming_files f USING (file_id) "
-        "QUALIFY row_number() OVER (PARTITION BY ctx_id ORDER BY f.source, f.file) = 1"
-    )
-    found = db.execute("SELECT DISTINCT nest_id FROM incoming ORDER BY ALL").fetchall()
-    for (nest,) in found:
-        depth, table = len(nests[nest]), layout.table_of(nest)
-        layout.create(db, nest, depth)
-        same = f"i.nest_id = {nest} AND t.c{depth} = i.ctx_id"
-        db.execute(
-            f"DELETE FROM {table} t USING incoming i, files f "
-            f"WHERE {same} AND f.file_id = t.file_id AND {_BETTER}"
-        )
-        db.execute(
-            f"UPDATE {table} t SET entries = i.entries FROM incoming i WHERE {same} "
-            "AND t.entries IS NULL AND i.entries IS NOT NULL"
-        )
-        path = ", ".join(
-            f"{of}[{level}] AS {kind}{level}"
-            for kind, of in (("c", "path"), ("i", "iterations"))
-            for level in range(1, depth + 1)
-        )
-        db.execute(
-            f"INSERT INTO {table} BY NAME SELECT run_id, rank, 0 AS ordinal, entry, entries, type, "
-            f"number, value, file_id, {path} FROM incoming i WHERE nest_id = {nest} "
-            f"AND NOT EXISTS (FROM {table} t WHERE {same}) ORDER BY path"
-        )
-
-
-def _merge_logs(db: Any, nests: Mapping[int, tuple[str, ...]], kinds: Kinds) -> None:
-    db.execute(
-        f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT l.*, f.file "
-        f"FROM ({_INCOMING_LOGS}) l JOIN incoming_files f USING (file_id) "
-        "QUALIFY row_number() OVER (PARTITION BY l.run_id, l.rank, ctx_id, name_id, ordinal "
-        "ORDER BY l.source, f.file) = 1"
-    )
-    # What has a column there is a run's own, which stands before all else.
-    for name, nest in db.execute("SELECT DISTINCT name_id, nest_id FROM incoming").fetchall():
-        if kinds.names.get((name, nest), 0) & WIDE:
-            depth = len(nests[nest])
-            context = f"AND t.c{depth} = i.ctx_id" if depth else ""
-            db.execute(
-                f"DELETE FROM incoming i USING {layout.table_of(nest)} t WHERE t.run_id = i.run_id "
-                f"AND t.rank = i.rank AND i.name_id = {name} AND i.nest_id = {nest} {context} "
-                f"AND t.ordinal = i.ordinal AND t.n{name} IS NOT NULL"
-            )
-    db.execute(
-        f"DELETE FROM odd_logs t USING incoming i, files f "
-        f"WHERE f.file_id = t.file_id AND {_SAME} AND {_BETTER}"
-    )
-    db.execute(
-        "INSERT INTO odd_logs SELECT * EXCLUDE (file) FROM incoming i "
-        f"WHERE NOT EXISTS (FROM odd_logs t WHERE {_SAME}) ORDER BY name_id, ordinal"
-    )
-
-
-def _replace_owned(db: Any, table: str) -> None:
-    db.execute(f"DELETE FROM {table} WHERE file_id IN (SELECT file_id FROM incoming_files)")
-    db.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming_{table}")
-
-
-def _add_kinds(db: Any, kinds: Kinds) -> None:
-    """Note which kinds of value came that have no column."""
-    rows = db.execute(
-        f"SELECT l.name_id, coalesce(c.nest_id, 0), bit_or(bits) FROM (SELECT *, {_BITS} "
-        f"| CASE WHEN ordinal > 0 THEN {REPEATED} ELSE 0 END AS bits FROM incoming_logs) l "
-        "LEFT JOIN incoming_contexts c USING (seq) GROUP BY ALL"
-    ).fetchall()
-    for name, nest, bits in rows:
-        kinds.names[name, nest] = kinds.names.get((name, nest), 0) | bits | ODD
-
-
-def _add_loop_kinds(db: Any, kinds: Kinds) -> None:
-    rows = db.execute(
-        f"SELECT nest_id, bit_or({_BITS} | CASE WHEN value_type <> {NULL} AND "
-        f"(value_type <> 2 OR number <> loop_iteration) THEN {OTHER} ELSE 0 END) "
-        "FROM (SELECT *, loop_value AS value FROM incoming_contexts) GROUP BY ALL"
-    ).fetchall()
-    for nest, bits in rows:
-        kinds.loops[nest] = kinds.loops.get(nest, 0) | bits
+        db.unregister("incoming_files")

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from flordb.store.layout import base
 
 # Kinds of values, bits of the columns `bits` in `name_kinds` and `loop_kinds`.
 BOOL, EXACT, INT64, INT128, FLOAT, TEXT, NESTED, OTHER, NULLS, REPEATED, WIDE, ODD = (
@@ -113,12 +115,14 @@ def catalog(
     names: Sequence[Name],
     loop_kinds: Mapping[int, int],
     ranked: bool,
+    repeated: Collection[int],
 ) -> dict[str, Any]:
     """All that ``sql/pivot.sql`` must know to write a query, as JSON can hold it.
 
     Parameters: ``nests``, loop names by nest_id, closed under prefixes (0 is the empty nest);
     ``loop_kinds``, the kinds of the iterations' values by the nest that the loop closes;
-    ``ranked``, whether a run has several ranks.
+    ``ranked``, whether a run has several ranks; ``repeated``, the nests where a name occurs more
+    than once in a context.
     """
     ids = {loops: nest for nest, loops in nests.items()}
     up = {nest: [ids[loops[:n]] for n in range(len(loops) + 1)] for nest, loops in nests.items()}
@@ -148,7 +152,7 @@ def catalog(
                 for n in names
             ),
         ],
-        "nests": [_nest(nest, up[nest], by_level, ranked) for nest in order],
+        "nests": [_nest(nest, up[nest], by_level, ranked, nest in repeated) for nest in order],
         "loops": loops,
     }
 
@@ -175,9 +179,12 @@ STRUCTURE = {
     "nests": [
         {
             "id": "INTEGER",
-            "parent": "INTEGER",
+            "up": ["INTEGER"],
+            "bit": "BIGINT",
+            "run": "VARCHAR",
+            "ordinal": "VARCHAR",
             "dims": ["VARCHAR"],
-            "keys": ["VARCHAR"],
+            "labels": ["VARCHAR"],
             "key": "VARCHAR",
             "scan": "VARCHAR",
             "columns": "VARCHAR",
@@ -308,22 +315,30 @@ def _column(
 
 
 def _nest(
-    nest: int, up: list[int], by_level: Mapping[int, dict[str, Any]], ranked: bool
+    nest: int,
+    up: list[int],
+    by_level: Mapping[int, dict[str, Any]],
+    ranked: bool,
+    repeated: bool,
 ) -> dict[str, Any]:
     run = ["run_id", "rank"] if ranked else ["run_id"]
+    # What rows say about their context: its name, and how `odd_logs` and the nest's table say it.
     scans = [(name, name, name) for name in run]
     for level, at in enumerate(up[1:], start=1):
         loop = by_level[at]
-        scans.append((f"c{level}", f"path[{level}]", f"c{level}"))
+        scans.append((f"c{level}", f"path[{level}] - {base(at)}", f"c{level}"))
         scans.append((f"l{loop['id']}", f"iterations[{level}]", f"i{level}"))
         if loop["join"]:
-            scans.append((f"k{loop['id']}", f"path[{level}]", f"c{level}"))
+            scans.append((f"k{loop['id']}", f"path[{level}]", f"c{level} + {base(at)}"))
     keys = [f"c{len(up) - 1}"] if len(up) > 1 else run
     return {
         "id": nest,
-        "parent": up[-2] if len(up) > 1 else -1,
+        "up": up,
+        "bit": 1 << max(len(up) - 2, 0),
+        "run": ", ".join(run),
+        "ordinal": "ordinal" if repeated else "0",
         "dims": [name for name, _, _ in scans],
-        "keys": keys,
+        "labels": [name for name, _, _ in scans if name[0] in "lk"],
         "key": ", ".join(keys),
         "scan": ", ".join(name if name == of else f"{of} AS {name}" for name, of, _ in scans),
         "columns": ", ".join(name if name == of else f"{of} AS {name}" for name, _, of in scans),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -13,11 +15,13 @@ from flordb.errors import RunFileError
 from flordb.settings import Settings
 from flordb.store import ingest, state
 from flordb.store.found import Entry, read
+from flordb.store.layout import append
 from flordb.store.project import Project
 from flordb.store.runfile import parse_run
-from flordb.store.tables import CATALOG, redescribe
+from flordb.store.tables import CATALOG, is_described, redescribe
 
-_BATCH_ROWS = 400_000
+_BATCH_ROWS = 2_000_000
+"""Contexts and values that are put into the tables together; a row takes about 100 bytes."""
 
 
 @dataclass(frozen=True)
@@ -60,46 +64,66 @@ class RewrittenError(Exception):
     """A run file that was taken in no longer begins as it did."""
 
 
+Place = tuple[int, int]
+"""A run_id and a rank."""
+
+
 @dataclass
 class _Progress:
     """What a sync has done so far, and what it knows about the database as it grows."""
 
+    settings: Settings
     known: dict[str, _Known]
     runs: dict[ingest.Identity, int]
-    ranks: set[tuple[int, int]]
+    places: dict[Place, set[str]]
+    """The files of each run and rank."""
     kinds: ingest.Kinds
     numbers: ingest.Numbers
     files: int = 0
     rows: int = 0
     problems: list[str] = field(default_factory=list)
+    last_file_id: int = 0
+
+    def next_file_id(self) -> int:
+        """A number for a file that is not known yet."""
+        self.last_file_id += 1
+        return self.last_file_id
 
 
 def take_in(
     db: duckdb.DuckDBPyConnection, project: Project, settings: Settings, files: dict[str, Entry]
 ) -> SyncReport:
     """Take in what is new of the listed run files into the tables of ``db``'s current schema."""
-    progress = _load(db)
+    progress = _load(db, settings)
     stale = [
         entry
         for name, entry in files.items()
         if name not in progress.known or not progress.known[name].is_current(entry)
     ]
     if stale:
-        _take_stale(db, project, stale, progress)
-        ranked = any(rank > 0 for _, rank in progress.ranks)
-        redescribe(db, progress.numbers, progress.kinds, ranked)
-    _write_states(db, _changed_states(db, settings))
+        _take_stale(db, project, files, stale, progress)
+    elif _changed_states(db, settings) or not is_described(db):
+        _transaction(db, lambda: _settle(db, progress))
     return SyncReport(progress.files, progress.rows, tuple(progress.problems))
 
 
-def _write_states(db: duckdb.DuckDBPyConnection, changed: list[tuple[int, int, str]]) -> None:
-    if not changed:
-        return
+def _transaction(db: duckdb.DuckDBPyConnection, work: Callable[[], Any]) -> None:
     db.execute("BEGIN")
-    for run_id, rank, now in changed:
+    try:
+        work()
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _settle(db: duckdb.DuckDBPyConnection, progress: _Progress) -> None:
+    """Bring up to date what depends on all that was taken in."""
+    ranked = any(rank > 0 for _, rank in progress.places)
+    redescribe(db, progress.numbers, progress.kinds, ranked)
+    for run_id, rank, now in _changed_states(db, progress.settings):
         db.execute("UPDATE runs SET state = ? WHERE run_id = ? AND rank = ?", [now, run_id, rank])
     _note_change(db)
-    db.execute("COMMIT")
 
 
 def _note_change(db: duckdb.DuckDBPyConnection) -> None:
@@ -115,12 +139,18 @@ def is_current(db: duckdb.DuckDBPyConnection, files: dict[str, Entry], settings:
     return not _changed_states(db, settings)
 
 
-def _load(db: duckdb.DuckDBPyConnection) -> _Progress:
-    rows = db.execute("SELECT projid, tstamp, filename, run_id, rank FROM runs").fetchall()
+def _load(db: duckdb.DuckDBPyConnection, settings: Settings) -> _Progress:
+    rows = db.execute("SELECT DISTINCT projid, tstamp, filename, run_id FROM runs").fetchall()
+    known = _known(db)
+    places: dict[Place, set[str]] = {}
+    for name, file in known.items():
+        if file.run_id is not None and file.rank is not None:
+            places.setdefault((file.run_id, file.rank), set()).add(name)
     return _Progress(
-        known=_known(db),
+        settings=settings,
+        known=known,
         runs={(row[0], row[1], row[2]): row[3] for row in rows},
-        ranks={(row[3], row[4]) for row in rows},
+        places=places,
         kinds=ingest.Kinds(
             {(r[0], r[1]): r[2] for r in db.execute("FROM name_kinds").fetchall()},
             dict(db.execute("FROM loop_kinds").fetchall()),
@@ -129,6 +159,7 @@ def _load(db: duckdb.DuckDBPyConnection) -> _Progress:
             dict(db.execute("SELECT name, name_id FROM names").fetchall()),
             {tuple(r[1]): r[0] for r in db.execute("FROM nests").fetchall()},
         ),
+        last_file_id=max((file.file_id for file in known.values()), default=0),
     )
 
 
@@ -141,135 +172,219 @@ def _known(db: duckdb.DuckDBPyConnection) -> dict[str, _Known]:
 
 
 def _take_stale(
-    db: duckdb.DuckDBPyConnection, project: Project, stale: list[Entry], progress: _Progress
+    db: duckdb.DuckDBPyConnection,
+    project: Project,
+    files: dict[str, Entry],
+    stale: list[Entry],
+    progress: _Progress,
 ) -> None:
-    """Fresh runs go in as they are; what must be merged with what is there, after them."""
-    fresh, later = _Writer(db, progress, True), _Writer(db, progress, False)
+    """Runs of which nothing is there go in as they are; then what must be merged with them."""
+    fresh, merged = _Writer(db, progress, True), _Writer(db, progress, False)
+    held: dict[Place, list[_Read]] = {}
     for entry, data in read(project, stale):
-        if isinstance(data, OSError):
-            progress.problems.append(f"{entry.path}: {data.strerror or data}")
+        found = _read(entry, data, progress)
+        if found is None:
             continue
-        lines = data[: data.rfind(b"\n") + 1]
-        known = progress.known.get(entry.name)
-        if known is not None and xxh3_128_hexdigest(lines[: known.size]) != known.digest:
-            raise RewrittenError(f"{entry.name} no longer begins as it did")
-        if known is not None and known.size == len(lines):
-            (fresh if fresh.entries else later).note(entry, known)
-            continue
-        taken = _taken(entry, lines, known, progress)
-        if isinstance(taken, str):
-            progress.problems.append(taken)
-            later.reject(entry, lines, known, taken)
-            continue
-        progress.problems += [f"{entry.path}, line {n}: {why}" for n, why in taken.file.problems]
-        (fresh if taken.fresh else later).add(entry, lines, taken)
+        if found.why is not None:
+            progress.problems.append(found.why)
+            merged.reject(found)
+        elif found.taken is None:
+            fresh.note(found)
+        elif found.is_run and progress.places.get(found.place, {entry.name}) == {entry.name}:
+            fresh.add(found)
+        else:
+            held.setdefault(found.place, []).append(found)
+    fresh.write()  # before what is merged with it
+    for place, several in held.items():
+        _take_held(project, files, place, several, progress, fresh, merged)
     fresh.write()
-    later.write()
+    merged.write()
 
 
-def _taken(
-    entry: Entry, lines: bytes, known: _Known | None, progress: _Progress
-) -> ingest.Taken | str:
-    """A run file with its numbers, or why it cannot be used."""
+def _take_held(
+    project: Project,
+    files: dict[str, Entry],
+    place: Place,
+    held: list[_Read],
+    progress: _Progress,
+    fresh: _Writer,
+    merged: _Writer,
+) -> None:
+    """Take in files of a run that has others, too.
+
+    Files are merged in the order of `_Read.order`. One that comes before others that are there
+    already means that all of the run is taken in anew.
+    """
+    new = {each.entry.name for each in held}
+    others = progress.places.get(place, set()) - new
+    last = max((_order(progress.known[name].kind, name) for name in others), default=None)
+    anew = last is not None and min(each.order for each in held) < last
+    if anew:
+        for entry, data in read(project, [files[name] for name in others if name in files]):
+            found = _read(entry, data, progress, again=True)
+            if found is not None and found.taken is not None:
+                held.append(found)
+        fresh.forget(place, [*others, *(name for name in new if name in progress.known)])
+    held.sort(key=lambda each: each.order)
+    if anew and held[0].is_run:
+        fresh.add(held.pop(0))
+    fresh.write()
+    for each in held:
+        merged.add(each)
+
+
+def _order(kind: str, name: str) -> tuple[bool, str]:
+    """What a run logged itself stands before what replays found, an earlier file before a later."""
+    return kind != "run", name
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A run file that was read: its whole lines, and what became of them.
+
+    ``taken`` is None where it says what it said before, or cannot be used (``why``).
+    """
+
+    entry: Entry
+    lines: bytes
+    taken: ingest.Taken | None = None
+    why: str | None = None
+
+    @property
+    def place(self) -> Place:
+        assert self.taken is not None
+        return self.taken.run_id, self.taken.rank
+
+    @property
+    def is_run(self) -> bool:
+        return self.taken is not None and not self.taken.file.is_replay
+
+    @property
+    def order(self) -> tuple[bool, str]:
+        return _order("run" if self.is_run else "replay", self.entry.name)
+
+
+def _read(
+    entry: Entry, data: bytes | OSError, progress: _Progress, again: bool = False
+) -> _Read | None:
+    """A run file with its numbers; None where it cannot be read. ``again``: even if it is known."""
+    if isinstance(data, OSError):
+        progress.problems.append(f"{entry.path}: {data.strerror or data}")
+        return None
+    lines = data[: data.rfind(b"\n") + 1]
+    known = progress.known.get(entry.name)
+    if known is not None and xxh3_128_hexdigest(lines[: known.size]) != known.digest:
+        raise RewrittenError(f"{entry.name} no longer begins as it did")
+    if known is not None and known.size == len(lines) and not again:
+        return _Read(entry, lines)
     try:
         file = parse_run(lines, entry.path)
         identity = ingest.identity(file.header, str(entry.path))
     except RunFileError as error:
-        return str(error)
+        return _Read(entry, lines, why=str(error))
     run_id = progress.runs.setdefault(identity, len(progress.runs) + 1)
-    file_id = known.file_id if known is not None else len(progress.known) + 1
+    file_id = known.file_id if known is not None else progress.next_file_id()
     mtime = entry.mtime_ns / 1e9 if entry.blob is None else None
-    taken = ingest.Taken(file, entry.name, file_id, run_id, identity, False, mtime)
-    place = (run_id, taken.rank)
-    if file.is_replay or (place in progress.ranks and not _is_alone(entry, place, progress)):
-        return taken
-    progress.ranks.add(place)
-    return replace(taken, fresh=True)
-
-
-def _is_alone(entry: Entry, place: tuple[int, int], progress: _Progress) -> bool:
-    """Whether all that is known of a run and rank is from an earlier state of this file."""
-    of_run = {name for name, k in progress.known.items() if (k.run_id, k.rank) == place}
-    return of_run == {entry.name}
+    if not again:
+        progress.problems += [f"{entry.path}, line {n}: {why}" for n, why in file.problems]
+    return _Read(entry, lines, ingest.Taken(file, entry.name, file_id, run_id, identity, mtime))
 
 
 class _Writer:
     """Collects run files and writes them, with what is known of them, in one transaction."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, progress: _Progress, fresh: bool) -> None:
-        self.db, self.progress, self.fresh = db, progress, fresh
+    def __init__(self, db: duckdb.DuckDBPyConnection, progress: _Progress, is_fresh: bool) -> None:
+        self.db, self.progress, self.is_fresh = db, progress, is_fresh
         self._start()
 
     def _start(self) -> None:
-        self.batch = ingest.Batch(self.progress.numbers)
-        self.again: list[int] = []
+        heartbeat = self.progress.settings.heartbeat_seconds
+        self.batch = ingest.Batch(self.progress.numbers, heartbeat, self.is_fresh)
+        self.gone = ingest.Gone()
         self.entries: dict[str, tuple[Entry, _Known]] = {}
+        self.again: set[str] = set()
+        """Files that are in the table `files` already."""
+        self.touched: dict[str, int] = {}
+        """Files that say what they said, with the time of their last change (ns since 1970)."""
 
-    def add(self, entry: Entry, lines: bytes, taken: ingest.Taken) -> None:
+    def add(self, found: _Read) -> None:
         """Take in a run file."""
-        if entry.name in self.progress.known:
-            self.again.append(taken.file_id)
+        taken, name = found.taken, found.entry.name
+        assert taken is not None
+        if name in self.progress.known:
+            self.again.add(name)
+            self.gone.files[taken.file_id] = name
+            if self.is_fresh:
+                self.gone.runs.add(found.place)
         self.batch.add(taken)
         kind = taken.file.header["k"]
-        self._note(entry, lines, taken.file_id, kind, taken.run_id, taken.rank)
+        self._note(found, taken.file_id, kind, found.place)
+        self.progress.places.setdefault(found.place, set()).add(name)
         if len(self.batch) >= _BATCH_ROWS:
             self.write()
 
-    def reject(self, entry: Entry, lines: bytes, known: _Known | None, why: str) -> None:
-        """Remember a file that is no run file, until it changes."""
-        self.batch.add_problem(entry.name, None, why)
-        file_id = known.file_id if known is not None else len(self.progress.known) + 1
-        self._note(entry, lines, file_id, "none", None, None)
+    def forget(self, place: Place, names: list[str]) -> None:
+        """Take out all of a run, of which these files are known."""
+        self.gone.runs.add(place)
+        self.again.update(names)
+        for name in names:
+            self.gone.files[self.progress.known.pop(name).file_id] = name
+        self.progress.places.pop(place, None)
 
-    def note(self, entry: Entry, known: _Known) -> None:
+    def reject(self, found: _Read) -> None:
+        """Remember a file that is no run file, until it changes."""
+        name = found.entry.name
+        known = self.progress.known.get(name)
+        if known is not None:
+            self.again.add(name)
+            self.gone.files[known.file_id] = name
+        self.batch.add_problem(name, None, found.why or "")
+        file_id = known.file_id if known is not None else self.progress.next_file_id()
+        self._note(found, file_id, "none", None)
+
+    def note(self, found: _Read) -> None:
         """Remember that a file was touched or compressed, and says what it said."""
+        entry, known = found.entry, self.progress.known[found.entry.name]
         same = replace(known, disk_size=entry.disk_size, mtime_ns=entry.mtime_ns, blob=entry.blob)
         self.entries[entry.name] = entry, same
+        self.again.add(entry.name)
+        if entry.mtime_ns > 0:
+            self.touched[entry.name] = entry.mtime_ns
         self.progress.known[entry.name] = same
 
-    def _note(
-        self,
-        entry: Entry,
-        lines: bytes,
-        file_id: int,
-        kind: str,
-        run_id: int | None,
-        rank: int | None,
-    ) -> None:
+    def _note(self, found: _Read, file_id: int, kind: str, place: Place | None) -> None:
+        entry, lines = found.entry, found.lines
         digest = xxh3_128_hexdigest(lines)
-        place = (entry.disk_size, entry.mtime_ns, entry.blob)
-        known = _Known(file_id, kind, run_id, rank, *place, len(lines), digest)
+        on_disk = (entry.disk_size, entry.mtime_ns, entry.blob)
+        run_id, rank = place if place is not None else (None, None)
+        known = _Known(file_id, kind, run_id, rank, *on_disk, len(lines), digest)
         self.entries[entry.name] = entry, known
         self.progress.known[entry.name] = known
         self.progress.files += 1
 
     def write(self) -> None:
         """Write what was collected."""
-        if not self.entries:
-            return
-        self.db.execute("BEGIN")
-        try:
-            self._write_files()
-            ingest.insert(self.db, self.batch, self.progress.kinds, self.fresh, self.again)
-            _note_change(self.db)
-            self.db.execute("COMMIT")
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.progress.rows += self.batch.size("logs")
-        self._start()
+        if self.entries or self.gone:
+            _transaction(self.db, self._write)
+            self.progress.rows += self.batch.values.count
+            self._start()
+
+    def _write(self) -> None:
+        self._write_files()
+        if self.gone or self.batch.size("files") or self.batch.size("problems"):
+            ingest.insert(self.db, self.batch, self.progress.kinds, self.gone)
+        _settle(self.db, self.progress)
 
     def _write_files(self) -> None:
         rows = [{"file": name, **known.__dict__} for name, (_, known) in self.entries.items()]
-        table = pa.Table.from_pylist(rows, schema=_FILES)
-        self.db.register("incoming_entries", table)
-        self.db.execute("DELETE FROM files WHERE file IN (SELECT file FROM incoming_entries)")
-        self.db.execute("INSERT INTO files BY NAME SELECT * FROM incoming_entries")
-        self.db.execute(
-            "UPDATE runs SET last_seen = make_timestamp(mtime_ns // 1000) FROM incoming_entries i "
-            "WHERE runs.file = i.file AND mtime_ns > 0"
-        )
-        self.db.unregister("incoming_entries")
+        if self.again:
+            self.db.execute("DELETE FROM files WHERE list_contains(?, file)", [list(self.again)])
+        append(self.db, "files", pa.Table.from_pylist(rows, schema=_FILES))
+        for name, mtime in self.touched.items():
+            self.db.execute(
+                "UPDATE runs SET last_seen = make_timestamp(? // 1000) WHERE file = ?",
+                [mtime, name],
+            )
 
 
 _FILES = pa.schema(

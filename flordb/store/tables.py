@@ -15,7 +15,7 @@ from flordb.store import ingest, layout, names
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 
 def first_row(db: duckdb.DuckDBPyConnection, query: str, *parameters: Any) -> Any:
@@ -37,11 +37,14 @@ def create(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("BEGIN")
     db.execute(script("tables.sql") or "")
     db.execute("INSERT INTO meta VALUES ('schema', ?)", [SCHEMA_VERSION])
-    content = names.catalog({0: ()}, [], {}, False)
-    db.execute(names.macro(content))
+    db.execute(names.macro(names.catalog({0: ()}, [], {}, False, set())))
     db.execute(script("pivot.sql") or "")
-    _describe(db, content, {0: ()}, {})
     db.execute("COMMIT")
+
+
+def is_described(db: duckdb.DuckDBPyConnection) -> bool:
+    """Whether `redescribe` was ever called, as new tables need it."""
+    return first_row(db, "SELECT 1 FROM meta WHERE key = 'catalog'") is not None
 
 
 def script(name: str) -> str | None:
@@ -60,36 +63,43 @@ def script(name: str) -> str | None:
 def redescribe(
     db: duckdb.DuckDBPyConnection, numbers: ingest.Numbers, kinds: ingest.Kinds, ranked: bool
 ) -> None:
-    """Define the catalog's constant, `names` and `flor` anew where they changed."""
+    """Define ``logs``, ``loops``, ``flor``, what ``flor_pivot`` knows, and `names`, anew where they
+    changed; within a transaction."""
     by_name: dict[int, dict[int, int]] = {}
     for (name_id, nest), bits in kinds.names.items():
         by_name.setdefault(name_id, {})[nest] = bits
     found = [names.Name(id_, name, by_name.get(id_, {})) for name, id_ in numbers.names.items()]
     nests = {id_: loops for loops, id_ in numbers.nests.items()}
-    content = names.catalog(nests, found, kinds.loops, ranked)
-    digest = xxh3_128_hexdigest(repr(content).encode("utf-8", "surrogatepass"))
+    tables = layout.Tables(db)
+    for nest, loops in nests.items():
+        tables.create(nest, len(loops), ["rank"] if ranked else [])
+    repeated = {nest for nest in nests if tables.has(nest, "ordinal")}
+    content = names.catalog(nests, found, kinds.loops, ranked, repeated)
+    optional = [(nest, sorted(tables.columns[nest] & layout.OPTIONAL.keys())) for nest in nests]
+    written = repr((content, optional)).encode("utf-8", "surrogatepass")
+    digest = xxh3_128_hexdigest(written)
     before = first_row(db, "SELECT value FROM meta WHERE key = 'catalog'")
     if before == (digest,):
         return
-    db.execute("BEGIN")
     _write_kinds(db, kinds)
     _write_names(db, found, nests, content)
     wide: dict[int, list[int]] = {}
     for (name_id, nest), bits in kinds.names.items():
         if bits & names.WIDE:
             wide.setdefault(nest, []).append(name_id)
-    _describe(db, content, nests, wide)
+    for statement in layout.views(tables, nests, wide):
+        db.execute(statement)
+    db.execute(names.macro(content))
+    (text,) = db.execute("SELECT flor_pivot_sql(NULL)").fetchall()[0]
+    db.execute(f"CREATE OR REPLACE VIEW flor AS {text}")
     db.execute("INSERT OR REPLACE INTO meta VALUES ('catalog', ?)", [digest])
-    db.execute("COMMIT")
 
 
 def _write_kinds(db: duckdb.DuckDBPyConnection, kinds: ingest.Kinds) -> None:
     rows = [(name, nest, bits) for (name, nest), bits in kinds.names.items()]
     table = pa.table([pa.array([r[i] for r in rows], pa.int32()) for i in range(3)], list("abc"))
-    db.register("incoming_kinds", table)
     db.execute("DELETE FROM name_kinds")
-    db.execute("INSERT INTO name_kinds FROM incoming_kinds")
-    db.unregister("incoming_kinds")
+    layout.append(db, "name_kinds", table.rename_columns(["name_id", "nest_id", "bits"]))
     db.execute("DELETE FROM loop_kinds")
     for row in kinds.loops.items():
         db.execute("INSERT INTO loop_kinds VALUES (?, ?)", row)
@@ -121,23 +131,8 @@ def _write_names(
             ("column_name", pa.string()),
         ]
     )
-    db.register("incoming_names", pa.Table.from_pylist(rows, schema=schema))
     db.execute("DELETE FROM names")
-    db.execute("INSERT INTO names BY NAME SELECT * FROM incoming_names")
-    db.unregister("incoming_names")
-
-
-def _describe(
-    db: duckdb.DuckDBPyConnection,
-    content: dict[str, Any],
-    nests: dict[int, tuple[str, ...]],
-    wide: dict[int, list[int]],
-) -> None:
-    """Define ``logs``, ``loops``, what ``flor_pivot`` knows, and the view ``flor``."""
-    for nest, loops in nests.items():
-        layout.create(db, nest, len(loops))
-    for statement in layout.views(nests, wide):
-        db.execute(statement)
-    db.execute(names.macro(content))
-    (text,) = db.execute("SELECT flor_pivot_sql(NULL)").fetchall()[0]
-    db.execute(f"CREATE OR REPLACE VIEW flor AS {text}")
+    layout.append(db, "names", pa.Table.from_pylist(rows, schema=schema))
+    db.execute("DELETE FROM nests")
+    for row in nests.items():
+        db.execute("INSERT INTO nests VALUES (?, ?)", [row[0], list(row[1])])

@@ -53,8 +53,11 @@ def contents(place: Project) -> list[Any]:
     """All that users can see, without the numbers that depend on the order of taking in."""
     return ask_all(
         place,
-        "SELECT * EXCLUDE (run_id, name_id, nest_id, file_id) FROM logs",
-        "SELECT * EXCLUDE (run_id, nest_id, file_id) FROM loops",
+        # Which context a ctx_id means is what its loop's row says.
+        "SELECT logs.* EXCLUDE (run_id, name_id, nest_id, file_id, ctx_id, path), "
+        "loops.tstamp, loops.loop_name, loops.iterations FROM logs LEFT JOIN loops USING (ctx_id)",
+        "SELECT l.* EXCLUDE (run_id, nest_id, ctx_id, parent_ctx_id, path), outer_.loop_name, "
+        "outer_.iterations FROM loops l LEFT JOIN loops outer_ ON outer_.ctx_id = l.parent_ctx_id",
         "SELECT * EXCLUDE (run_id, last_seen) FROM runs",
         "SELECT name, type, nests, column_name FROM names",
         "SELECT * EXCLUDE (run_id, file_id) FROM acquisitions",
