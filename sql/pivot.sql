@@ -47,11 +47,13 @@ CREATE OR REPLACE MACRO flor_odd(nest, e) AS
     ' AS ', e['alias'], ' FROM flor_odd_logs WHERE name_id = ', e['id'],
     ' AND nest_id = ', nest['id']);
 
--- The condition that a row of a nest's table has a value of one of these.
+-- The condition that a row of a nest's table has a value of one of these. Of one column DuckDB knows
+-- whether it has NULLs at all.
 CREATE OR REPLACE MACRO flor_has_value(several) AS
-    concat('coalesce(', array_to_string(list_transform(several,
+    concat(CASE WHEN len(several) = 1 THEN '' ELSE 'coalesce(' END,
+    array_to_string(list_transform(several,
         lambda e: CASE WHEN e['kind'] = 'loop' THEN 'NULL' ELSE concat('n', e['id']) END), ', '),
-    ') IS NOT NULL');
+    CASE WHEN len(several) = 1 THEN '' ELSE ')' END, ' IS NOT NULL');
 
 CREATE OR REPLACE MACRO flor_own_columns(several) AS
     array_to_string(list_transform(several, lambda e: CASE WHEN e['kind'] = 'loop' THEN ''

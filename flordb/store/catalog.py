@@ -230,10 +230,10 @@ def _open(db: duckdb.DuckDBPyConnection, path: Path) -> str | None:
 
 
 def _is_whole(db: duckdb.DuckDBPyConnection, path: Path) -> bool:
-    """Whether the attached file is as long as it says: DuckDB looks at blocks when it needs them."""
-    size = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = ?"
-    (blocks,) = first_row(db, size, CATALOG)
-    return path.stat().st_size >= blocks + _HEADERS
+    """Whether the attached file is as long as it says: DuckDB reads a block when it needs it."""
+    query = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = ?"
+    size: int = first_row(db, query, CATALOG)[0]
+    return path.stat().st_size >= size + _HEADERS
 
 
 def _attach_file(

@@ -217,7 +217,8 @@ class ContextRows:
 
 def _most(iterations: Sequence[int]) -> int:
     ends = iterations if isinstance(iterations, list) else (iterations[0], iterations[-1])
-    return max(abs(index) for index in ends)
+    most: int = max(abs(index) for index in ends)
+    return most
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,8 @@ def insert(
     counts = np.bincount(contexts.nest * width + contexts.file, minlength=len(nests) * width)
     per_file: Array = np.zeros((max(nests) + 1, width), np.int64)
     per_file.reshape(-1)[: len(counts)] = counts[: per_file.size]
-    members = {
-        nest: np.flatnonzero(contexts.nest == nest) for nest in np.flatnonzero(per_file.any(1))
-    }
+    present: list[int] = np.flatnonzero(per_file.any(1)).tolist()
+    members: dict[int, Array] = {nest: np.flatnonzero(contexts.nest == nest) for nest in present}
     _number(Blocks(db), files, numbered, members, per_file)
     none: Array = np.zeros(0, np.int64)
     if not len(values):
