@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flordb.store.layout import append
+from flordb.store.layout import Tables, append
 
 
 class Blocks:
@@ -60,7 +60,7 @@ class Blocks:
             self._new = []
 
 
-def forget(db: Any, depths: dict[int, int], file_ids: Iterable[int]) -> None:
+def forget(db: Any, tables: Tables, depths: dict[int, int], file_ids: Iterable[int]) -> None:
     """Take the contexts of these files out of the tables of their nests."""
     listed = ", ".join(map(str, file_ids))
     rows = db.execute(
@@ -68,5 +68,5 @@ def forget(db: Any, depths: dict[int, int], file_ids: Iterable[int]) -> None:
     ).fetchall()
     for nest, first, count in rows:
         own = f"c{depths[nest]}"
-        db.execute(f"DELETE FROM flor_at_{nest} WHERE {own} >= {first} AND {own} < {first + count}")
+        tables.delete(nest, f"{own} >= {first} AND {own} < {first + count}")
     db.execute(f"DELETE FROM blocks WHERE file_id IN ({listed})")

@@ -164,6 +164,7 @@ def insert(
     if not len(values):
         for nest, rows in members.items():
             tables.append(nest, len(nests[nest]), numbered.columns(files, rows, len(nests[nest])))
+        tables.write()
         return Left(none, none)
     series = Series(values)
     chosen = series.plain & (series.count * _SPARSE >= per_file[series.nest, series.file])
@@ -175,6 +176,7 @@ def insert(
             _note_covers(covers, series, numbered, nest, members, per_file, columns)
         else:
             _insert_runs(tables, files, columns)
+    tables.write()
     for place in np.flatnonzero(chosen).tolist():
         key = int(series.name[place]), int(series.nest[place])
         bits = _BITS[int(series.type[place])] | names.WIDE

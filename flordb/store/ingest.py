@@ -479,6 +479,9 @@ def insert(db: Any, batch: Batch, kinds: Kinds, gone: Gone) -> None:
     transaction."""
     nests = {id_: loops for loops, id_ in batch.numbers.nests.items()}
     tables, files = Tables(db), batch.files()
+    if files.rank.any():
+        for nest in tables.columns:
+            tables.create(nest, len(nests[nest]), ["rank"])
     if gone:
         _forget(db, tables, gone, nests)
     numbered = fresh.Numbered(batch.contexts.arrays(), nests)
@@ -514,15 +517,14 @@ def _with_ctx_ids(table: pa.Table, numbered: fresh.Numbered) -> pa.Table:
 
 
 def _forget(db: Any, tables: Tables, gone: Gone, nests: Mapping[int, tuple[str, ...]]) -> None:
-    blocks.forget(db, {nest: len(loops) for nest, loops in nests.items()}, gone.files)
+    blocks.forget(db, tables, {nest: len(loops) for nest, loops in nests.items()}, gone.files)
     listed = ", ".join(map(str, gone.files))
     for table in ("series", "odd_logs", *OWNED):
         db.execute(f"DELETE FROM {table} WHERE file_id IN ({listed})")
     for run_id, rank in gone.runs:
         db.execute("DELETE FROM runs WHERE run_id = ? AND rank = ?", [run_id, rank])
         if 0 in tables.columns:
-            rank_of = tables.of(0, "rank")
-            db.execute(f"DELETE FROM flor_at_0 WHERE run_id = {run_id} AND {rank_of} = {rank}")
+            tables.delete(0, f"run_id = {run_id} AND {tables.of(0, 'rank')} = {rank}")
     db.execute("DELETE FROM problems WHERE list_contains(?, file)", [list(gone.files.values())])
 
 

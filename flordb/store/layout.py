@@ -51,10 +51,16 @@ def levels(depth: int) -> list[str]:
 
 
 class Tables:
-    """The tables of nests in a connection's current database, with their columns."""
+    """The tables of nests in a connection's current database, with their columns.
+
+    What is to be deleted and appended is only noted, until `write`: in one transaction, DuckDB 1.5
+    cannot alter a table after it has deleted rows of it.
+    """
 
     def __init__(self, db: Any) -> None:
         self._db = db
+        self._deletions: list[str] = []
+        self._rows: list[tuple[int, dict[str, Any]]] = []
         self.columns: dict[int, set[str]] = {}
         rows = db.execute(
             "SELECT table_name, column_name FROM duckdb_columns() "
@@ -91,7 +97,19 @@ class Tables:
         """Add rows to the table of a nest."""
         always = {"run_id", *levels(depth)}
         self.create(nest, depth, [column for column in rows if column not in always])
-        append(self._db, table_of(nest), pa.table(rows))
+        self._rows.append((nest, rows))
+
+    def delete(self, nest: int, where: str) -> None:
+        """Delete rows of the table of a nest."""
+        self._deletions.append(f"DELETE FROM {table_of(nest)} WHERE {where}")
+
+    def write(self) -> None:
+        """Carry out what was noted: first what is to be deleted."""
+        for statement in self._deletions:
+            self._db.execute(statement)
+        for nest, rows in self._rows:
+            append(self._db, table_of(nest), pa.table(rows))
+        self._deletions, self._rows = [], []
 
     def has(self, nest: int, column: str) -> bool:
         return column in self.columns.get(nest, ())

@@ -16,7 +16,7 @@ import pyarrow as pa
 from flordb.store.blocks import Blocks
 from flordb.store.columns import ValueArrays
 from flordb.store.fresh import Files, Left, Numbered, Series, odd_rows
-from flordb.store.layout import Tables, base, table_of
+from flordb.store.layout import OPTIONAL, Tables, base, table_of
 from flordb.store.names import WIDE
 
 Array = Any
@@ -82,7 +82,12 @@ def _number(db: Any, tables: Tables, files: Files, numbered: Numbered) -> None:
     contexts, nests = numbered.contexts, numbered.nests
     blocks = Blocks(db)
     changed: set[tuple[int, int]] = set()
-    for nest in sorted(np.unique(contexts.nest).tolist(), key=lambda nest: len(nests[nest])):
+    found = sorted(np.unique(contexts.nest).tolist(), key=lambda nest: len(nests[nest]))
+    for nest in found:
+        rows, depth = np.flatnonzero(contexts.nest == nest), len(nests[nest])
+        tables.create(nest, depth, numbered.columns(files, rows, depth).keys() & OPTIONAL.keys())
+    tables.write()
+    for nest in found:
         depth = len(nests[nest])
         rows = np.flatnonzero(contexts.nest == nest)
         file = contexts.file[rows]
@@ -96,21 +101,21 @@ def _number(db: Any, tables: Tables, files: Files, numbered: Numbered) -> None:
                 contexts.iteration[rows],
             ]
         )
-        tables.create(nest, depth)
         _, first, which = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        found = _known(db, tables, nest, depth, keys[:, first])
-        new = np.sort(first[found < 0])
+        known = _known(db, tables, nest, depth, keys[:, first])
+        new = np.sort(first[known < 0])
         counts = np.bincount(file[new], minlength=len(files.file_id))
         numbers: Array = np.zeros(len(new), np.int64)
         for at in np.flatnonzero(counts).tolist():
             start = blocks.take(int(files.file_id[at]), nest, int(counts[at]))
             numbers[file[new] == at] = np.arange(start, start + counts[at])
         number_of: Array = np.empty(len(rows), np.int64)
-        number_of[first] = found
+        number_of[first] = known
         number_of[new] = numbers
         numbered.number[rows] = number_of[first][which.reshape(-1)]
         if len(new):
             tables.append(nest, depth, numbered.columns(files, rows[new], depth))
+            tables.write()
             changed |= {(run, rank) for run, rank in keys[:2, new].T.tolist()}
     blocks.write()
     for run, rank in changed:

@@ -111,10 +111,10 @@ def _transaction(db: duckdb.DuckDBPyConnection, work: Callable[[], Any]) -> None
     db.execute("BEGIN")
     try:
         work()
-        db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
+    db.execute("COMMIT")
 
 
 def _settle(db: duckdb.DuckDBPyConnection, progress: _Progress) -> None:

@@ -79,7 +79,7 @@ def test_the_run_stands_before_replays_and_earlier_replays_before_later(
     place = project(tmp_path / "p")
     files = {
         "r": (header(), [*epochs(2), ended()]),
-        "x": (REPLAY, replayed("f1", {0: 0.25}) + [log("lr", 9.0)]),
+        "x": (REPLAY, [*replayed("f1", {0: 0.25}), log("lr", 9.0)]),
         "y": (REPLAY, replayed("f1", {0: 0.5, 1: 0.75, 5: 1.0})),
     }
     for name in order:
