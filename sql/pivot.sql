@@ -230,6 +230,18 @@ CREATE OR REPLACE MACRO flor_rows(s) AS
     ' FROM ', s['rows'], ' r',
     array_to_string(list_transform(s['loops'], lambda l: l['join']), ''));
 
+-- The relation for columns with values outside all loops only, each in the nest's table, where every
+-- row has a value of some name. Thousands of hyper-parameters are a matter of how often the binder
+-- sees them: here, once.
+CREATE OR REPLACE MACRO flor_flat(s) AS
+    concat('SELECT a.projid, a.tstamp, a.filename', s['rank'],
+    array_to_string(list_transform(s['columns'], lambda e: concat(', ',
+        CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE e['column'] END,
+        ' AS ', flor_quoted(e['label']))), ''),
+    ' FROM flor_at_0 JOIN flor_runs a USING (', s['flat'][1]['nest']['run'], ')',
+    CASE WHEN len(s['flat'][1]['upper']) = s['flat'][1]['nest']['width'] THEN ''
+        ELSE concat(' WHERE ', flor_has_value(s['flat'][1]['upper'])) END);
+
 -- The relation for columns without any value: a row a run if no column was asked for, else none.
 CREATE OR REPLACE MACRO flor_bare(s) AS
     concat('SELECT projid, tstamp, filename',
@@ -348,7 +360,9 @@ CREATE OR REPLACE MACRO flor_carried(states) AS
 -- Step 9: the parts of WITH, each after those that it refers to.
 CREATE OR REPLACE MACRO flor_parts(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
+        'flat': list_filter(s['levels'], lambda l:
+            l['nest']['id'] = 0 AND l['simple'] AND len(l['below']) = 0),
         'sides': list_transform(list_filter(s['levels'], lambda l: l['side'] <> ''),
             lambda l: concat('p', l['nest']['id'], ' AS NOT MATERIALIZED (', l['side'], ')')),
         'above': list_reverse(list_transform(
@@ -368,7 +382,8 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
 -- Step 10: all of them, and the rows under each other.
 CREATE OR REPLACE MACRO flor_together(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
+        'flat': s['flat'],
         'parts': flatten([s['sides'], s['above'], s['uncovered'], s['entries']]),
         'rows': CASE WHEN len(s['names']) = 1 THEN s['names'][1]
             ELSE concat('(', array_to_string(list_transform(s['names'], lambda e: concat('FROM ', e)),
@@ -381,7 +396,8 @@ CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
         flor_together(flor_parts(flor_carried(flor_related(flor_scanned(flor_sorted(flor_levels(
             flor_involved(flor_distinct(flor_meant([flor_catalog()], names::VARCHAR[]),
             names::VARCHAR[]))))))))),
-        lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s) ELSE flor_rows(s) END
+        lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s)
+            WHEN len(s['flat']) > 0 THEN flor_flat(s) ELSE flor_rows(s) END
     )[1];
 
 CREATE OR REPLACE MACRO flor_pivot(names) AS TABLE FROM query(flor_pivot_sql(names));

@@ -152,7 +152,13 @@ def catalog(
                 for n in names
             ),
         ],
-        "nests": [_nest(nest, up[nest], by_level, ranked, nest in repeated) for nest in order],
+        "nests": [
+            {
+                **_nest(nest, up[nest], by_level, ranked, nest in repeated),
+                "width": sum(1 for n in names if n.kinds.get(nest, 0) & WIDE),
+            }
+            for nest in order
+        ],
         "loops": loops,
     }
 
@@ -183,6 +189,7 @@ STRUCTURE = {
             "bit": "BIGINT",
             "run": "VARCHAR",
             "ordinal": "VARCHAR",
+            "width": "INTEGER",
             "dims": ["VARCHAR"],
             "labels": ["VARCHAR"],
             "key": "VARCHAR",
