@@ -188,9 +188,8 @@ def _witnesses(place: Place) -> str:
     """The nearest witnesses in words."""
     said = []
     for before in (True, False):
-        near = max(
-            (w for w in place.witnesses if w.before == before), key=lambda w: w.weight, default=None
-        )
+        side = (w for w in place.witnesses if w.before == before and w.index < len(w.block.units))
+        near = max(side, key=lambda w: w.weight, default=None)
         if near is not None:
             line = near.block.units[near.index].lineno
             said.append(f"{'after' if before else 'before'} line {line}")

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flordb.replay.propagate.calls import single_call
+from flordb.replay.propagate.comments import beside
+from flordb.replay.propagate.leftover import narrowed, only_new
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 
@@ -27,6 +29,8 @@ _NO_PLACE = (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)
 _OUTWARDS = 0.25
 """How loud a neighbour speaks of the next block outwards."""
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+_COMMENT = 0.5
+"""How loud a comment beside the statement speaks."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,14 @@ class Placer:
             place.weight += witness.weight
         self._add_owner(found, unit)
         self._add_moved_out(found)
+        sides = [
+            only_new(self.neighbours(unit, before), self.matching, _FAR) for before in (True, False)
+        ]
         for place in found.values():
             _settle(place)
+            place.low, place.high = narrowed(
+                place.block, place.low, place.high, sides[0], sides[1], self.matching
+            )
         return sorted(found.values(), key=lambda place: -place.weight)
 
     def _witnesses(self, unit: Unit) -> Iterator[Witness]:
@@ -93,6 +103,12 @@ class Placer:
                     yield from _round(neighbour, other, before, weight)
                 elif neighbour.blocks:
                     yield from self._from_inside(neighbour, before, weight / 2)
+        for gap in beside(unit, self._old):
+            # What is below a comment that stands above the statement is what it is about.
+            if gap.index or not gap.above:
+                yield Witness(unit, gap.block, gap.index - gap.above, gap.above, _COMMENT, False)
+            if gap.above and gap.index < len(gap.block.units):
+                yield Witness(unit, gap.block, gap.index, False, _COMMENT / 2, False)
 
     def neighbours(self, unit: Unit, before: bool) -> Iterator[Unit]:
         """The statements before or after, nearest first; on from the edge of a new block."""
