@@ -57,6 +57,27 @@ def beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
                 )
 
 
+def beside_calls(unit: Unit, place: Place, index: int, placer: Placer) -> None:
+    """Check that no call beside the slot runs a function that only the older version has.
+
+    Such a function holds what once stood there: the statement may be at its edge, unless the
+    neighbour on that side is outside of it.
+    """
+    for before in (True, False):
+        at = index - 1 if before else index
+        if not 0 <= at < len(place.block.units):
+            continue
+        call = place.block.units[at]
+        function = placer.matching.moved_out.get(call)
+        neighbour = next(placer.neighbours(unit, before), None)
+        other = placer.matching.to_old.get(neighbour) if neighbour is not None else None
+        if function is not None and (other is None or function in other.above()):
+            raise Refused(
+                f"it may be inside the function that line {call.lineno} of "
+                f"{call.source.path} calls"
+            )
+
+
 def after_definitions(
     before: Iterable[Unit], read: frozenset[str], matching: Matching, block: Block, line: int
 ) -> None:
@@ -75,6 +96,11 @@ def after_definitions(
                 "reads, comes after its neighbours"
             )
         return
+
+
+def sure_to_reach(name: str, unit: Unit) -> bool:
+    """Whether the newer version never comes to a use of a name without a value for it."""
+    return all(_has(name, use) for use in _uses(name, unit.scope))
 
 
 def before_uses(bound: Iterable[str], block: Block, index: int) -> tuple[Block, int]:

@@ -6,7 +6,12 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flordb.replay.propagate.agree import after_definitions, before_uses, same_loops
+from flordb.replay.propagate.agree import (
+    after_definitions,
+    before_uses,
+    same_loops,
+    sure_to_reach,
+)
 from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import Edit, line_of_slot
 from flordb.replay.propagate.flor import loop_name
@@ -130,8 +135,9 @@ def _choose(placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:
 
 
 def _bound(draft: Draft, fit: Fit) -> list[str]:
-    """The names that a draft gives a value, as the older version calls them."""
-    return [fit.table.get(name, name) for name in binds(draft.node)]
+    """The names that a draft gives a value for sure, as the older version calls them."""
+    sure = (name for name in binds(draft.node) if sure_to_reach(name, draft.unit))
+    return [fit.table.get(name, name) for name in sure]
 
 
 def _reaches_uses(draft: Draft, fit: Fit) -> bool:

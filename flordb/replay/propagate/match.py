@@ -44,7 +44,7 @@ class Matching:
         self.sure: dict[Unit, float] = {}
         self._hidden = frozenset(hidden)
         self._known: dict[tuple[int, int], float] = {}
-        self._moved_out = _moved_out(new, old) | _moved_out(old, new)
+        self.moved_out = _moved_out(new, old) | _moved_out(old, new)
         self._match(old, new)
 
     def _match(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
@@ -95,7 +95,7 @@ class Matching:
         """The statements of a block; before a call of a moved-out function, those of its body."""
         found: list[Unit] = []
         for unit in block.units:
-            function = self._moved_out.get(unit)
+            function = self.moved_out.get(unit)
             if function is not None and depth:
                 found += self._in_order(function.blocks[0], depth - 1)
             found.append(unit)

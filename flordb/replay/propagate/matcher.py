@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping
 
 from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
-from flordb.replay.propagate.agree import beside_neighbours
+from flordb.replay.propagate.agree import beside_calls, beside_neighbours
 from flordb.replay.propagate.check import check
 from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot
@@ -69,12 +69,12 @@ class Matcher:
         placer = self._placer(statement.unit)
         if at is not None:
             _does_not_act(statement)
-            return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")
+            return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")[0]
         if statement.call is not None:
             whole = self._placer(None)
             pair = beside(statement, whole.matching)
             if pair is not None:
-                return self._patch(*_swap(pair, whole), "beside the statement that it is part of")
+                return self._patch(*_swap(pair, whole), "beside the statement that it is part of")[0]
         draft = draft_of(statement)
         _does_not_act(statement)
         if self._support:
@@ -90,11 +90,13 @@ class Matcher:
             if place.weight < _WORTH_TRYING * places[0].weight:
                 break
             try:
-                patch = self._patch(draft, placer, place, _witnesses(place))
+                patch, fit = self._patch(draft, placer, place, _witnesses(place))
             except Refused as refused:
                 reasons.append(refused)
                 continue
             beside_neighbours(draft.unit, place, placer)
+            if fit.block is place.block:
+                beside_calls(draft.unit, place, fit.index, placer)
             return patch
         if reasons:
             raise reasons[0]
@@ -107,7 +109,10 @@ class Matcher:
             self._matchings[key] = Matching(self._old, self._new, key)
         return Placer(self._matchings[key], list(self._old.values()), list(self._new.values()))
 
-    def _patch(self, draft: Draft, placer: Placer, place: Place, note: str) -> Patch:
+    def _patch(
+        self, draft: Draft, placer: Placer, place: Place, note: str
+    ) -> tuple[Patch, Fit]:
+        """The patch for a place, and the slot in it."""
         statement, block = draft.statement, place.block
         source = block.owner.source
         known = logs_already(statement, block, self._logs) if statement.name else None
@@ -126,7 +131,7 @@ class Matcher:
         for path, whole in fit.files.items():
             insertions.append(Insertion(path, 1, len(split_lines(whole)), "support"))
         files = {source.path: patched, **fit.files}
-        return Patch(files, tuple(insertions), fit.table, (f"{source.path}:{line}: {note}",))
+        return Patch(files, tuple(insertions), fit.table, (f"{source.path}:{line}: {note}",)), fit
 
     def _written(self, draft: Draft, fit: Fit, source: Source) -> tuple[ast.AST, list[Edit]]:
         """The rewritten statement, and an import of flor if needed."""
