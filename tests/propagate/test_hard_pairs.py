@@ -719,6 +719,123 @@ PAIRS = [
             return losses
         """,
     ),
+    Pair(
+        "the comment above it tells between which changes it stands",
+        """
+        opt = parse(argv)
+        opt.seed = pick(opt)
+        # what the optimizer takes  # <-
+        opt.rate = scale(opt)
+        model = build(opt)
+        """,
+        """
+        opt = parse(argv)
+        # what the optimizer takes
+        flor.log("opt", vars(opt))
+        model = build(opt)
+        """,
+    ),
+    Pair(
+        "what stands before it was written in another way",
+        """
+        env = make(name)
+        env.seed(args.seed)
+        model = build(env)  # <-
+        """,
+        """
+        env = make(name)
+        start(env, seed=args.seed)
+        flor.log("spec", env.spec)
+        model = build(env)
+        """,
+    ),
+    Pair(
+        "what stands after it was written in another way",
+        """
+        def act(state):
+            state = tensor(state)
+            probs = model(Variable(state))  # <-
+            action = probs.multinomial()
+            return action
+        """,
+        """
+        def act(state):
+            state = tensor(state)
+            flor.log("state", state.mean())
+            chances = Categorical(policy(state))
+            action = probs.multinomial()
+            return action
+        """,
+    ),
+    Pair(
+        "the old code calls a function that may hold it",
+        """
+        def descend(loss, optimizer):
+            loss.backward()
+            optimizer.step()
+
+        for batch in loader:
+            loss = train(batch)
+            descend(loss, optimizer)
+            count += 1
+        """,
+        """
+        for batch in loader:
+            loss = train(batch)
+            flor.log("loss", loss.item())
+            clip(model)
+            loss.backward()
+            optimizer.step()
+            count += 1
+        """,
+        why="it may be inside the function that line",
+    ),
+    Pair(
+        "its neighbours stand the other way round",
+        """
+        optimizer = SGD(model)
+        for batch in loader:
+            optimizer.zero_grad()
+            for part in batch:
+                loss = model(part)
+                loss.backward()
+            counter.update(batch)
+        """,
+        """
+        optimizer = SGD(model)
+        for batch in loader:
+            for part in batch:
+                loss = model(part)
+                loss.backward()
+            flor.log("step", optimizer.state)
+            optimizer.zero_grad()
+            counter.update(batch)
+        """,
+        why="stand in another order",
+    ),
+    Pair(
+        "it stands in a new block between new code",
+        """
+        def fit(model, loader):
+            for batch in loader:
+                model.learn(batch)
+            for batch in loader:
+                score = model.check(batch)
+                total.add(score)
+        """,
+        """
+        def fit(model, loader):
+            for batch in loader:
+                model.learn(batch)
+            while model.improves():
+                extra = model.sample()
+                flor.log("scale", model.scale)
+                model.replay(extra)
+                score = model.check(batch)
+                total.add(score)
+        """,
+        why="the older version has another block",
+    ),
 ]
 
 

@@ -491,3 +491,19 @@ def test_one_matcher_answers_for_many_statements():
     matcher = Matcher({"train.py": OLD}, {"train.py": new})
     for needle in ("one", "two"):
         assert isinstance(matcher.propagate(Site("train.py", site(new, needle))), Patch)
+
+
+def test_what_the_newer_version_does_not_always_bind_stays_in_its_branch() -> None:
+    old = """\
+model = build()
+for phase in phases():
+    run(model, phase)
+    if phase == "val":
+        save(model)
+model.load(weights)
+"""
+    line = "        weights = model.state_dict()\n"
+    new = old.replace("        save", line + "        save")
+    answer = propagate_source(old, new, 5)
+    assert isinstance(answer, Patch), answer
+    assert answer.files["source.py"] == new

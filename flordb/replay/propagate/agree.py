@@ -13,7 +13,7 @@ from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import header, reads, stores
-from flordb.replay.propagate.place import Place, Placer
+from flordb.replay.propagate.place import Place
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
 
@@ -35,47 +35,6 @@ def same_loops(unit: Unit, place: Place, matching: Matching) -> None:
             raise Refused(f"its neighbours are inside the loop of line {loop.lineno}")
         if other is None and alone and len(theirs) > len(mine):
             raise Refused(f"only the older version has the loop of line {loop.lineno}")
-
-
-def beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
-    """Check that the statement right before or after is not inside a statement beside the slot.
-
-    Its place may then be in there as well: at the edge of a branch, a loop or a function that the
-    other neighbour stands outside of.
-    """
-    for before in (True, False):
-        neighbour = next(placer.neighbours(unit, before), None)
-        if neighbour is None or neighbour.block is not unit.block:
-            continue
-        other = placer.matching.to_old.get(neighbour)
-        for owner in other.above() if other is not None and other.block is not place.block else ():
-            if owner.block is place.block:
-                side = "before" if before else "after"
-                raise Refused(
-                    f"the statement {side} it is inside the block of line {owner.lineno} of "
-                    f"{owner.source.path}, and it may be too"
-                )
-
-
-def beside_calls(unit: Unit, place: Place, index: int, placer: Placer) -> None:
-    """Check that no call beside the slot runs a function that only the older version has.
-
-    Such a function holds what once stood there: the statement may be at its edge, unless the
-    neighbour on that side is outside of it.
-    """
-    for before in (True, False):
-        at = index - 1 if before else index
-        if not 0 <= at < len(place.block.units):
-            continue
-        call = place.block.units[at]
-        function = placer.matching.moved_out.get(call)
-        neighbour = next(placer.neighbours(unit, before), None)
-        other = placer.matching.to_old.get(neighbour) if neighbour is not None else None
-        if function is not None and (other is None or function in other.above()):
-            raise Refused(
-                f"it may be inside the function that line {call.lineno} of "
-                f"{call.source.path} calls"
-            )
 
 
 def after_definitions(

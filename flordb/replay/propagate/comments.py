@@ -76,9 +76,7 @@ def _lines(unit: Unit, above: bool) -> Iterator[int]:
 def _places(source: Source) -> dict[str, list[int]]:
     """The lines on which each comment stands."""
     found: dict[str, list[int]] = {}
-    inside = {
-        line for u in source.units if not u.blocks for line in range(u.first, u.last + 1)
-    }
+    inside = {line for u in source.units if not u.blocks for line in range(u.first, u.last + 1)}
     for number, line in enumerate(source.lines, 1):
         text = _text(line)
         if text is not None and number not in inside:

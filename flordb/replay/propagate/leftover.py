@@ -47,9 +47,7 @@ def only_new(neighbours: Iterable[Unit], matching: Matching, most: int) -> list[
     return [unit for unit, _ in zip(own, range(most), strict=False)]
 
 
-def _lean(
-    unit: Unit, before: Sequence[Unit], after: Sequence[Unit], matching: Matching
-) -> float:
+def _lean(unit: Unit, before: Sequence[Unit], after: Sequence[Unit], matching: Matching) -> float:
     """How much more a statement is like what stands before the site than like what is after it."""
     here = max(_likenesses(unit, before, matching), default=0.0)
     there = max(_likenesses(unit, after, matching), default=0.0)
@@ -57,4 +55,7 @@ def _lean(
 
 
 def _likenesses(unit: Unit, others: Sequence[Unit], matching: Matching) -> Iterator[float]:
-    return (matching.likeness(other, unit) for other in others)
+    """How much a statement is like each of others with which it has a name or value in common."""
+    for other in others:
+        if any(word[0] != "<" for word in unit.whole_bag.keys() & other.whole_bag.keys()):
+            yield matching.likeness(other, unit)

@@ -7,8 +7,8 @@ import copy
 from collections.abc import Mapping
 
 from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
-from flordb.replay.propagate.agree import beside_calls, beside_neighbours
 from flordb.replay.propagate.check import check
+from flordb.replay.propagate.doubt import no_doubt
 from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs_already
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot
 from flordb.replay.propagate.effects import effect_in_log
@@ -69,12 +69,16 @@ class Matcher:
         placer = self._placer(statement.unit)
         if at is not None:
             _does_not_act(statement)
-            return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")[0]
+            return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")[
+                0
+            ]
         if statement.call is not None:
             whole = self._placer(None)
             pair = beside(statement, whole.matching)
             if pair is not None:
-                return self._patch(*_swap(pair, whole), "beside the statement that it is part of")[0]
+                return self._patch(*_swap(pair, whole), "beside the statement that it is part of")[
+                    0
+                ]
         draft = draft_of(statement)
         _does_not_act(statement)
         if self._support:
@@ -94,9 +98,8 @@ class Matcher:
             except Refused as refused:
                 reasons.append(refused)
                 continue
-            beside_neighbours(draft.unit, place, placer)
             if fit.block is place.block:
-                beside_calls(draft.unit, place, fit.index, placer)
+                no_doubt(draft.unit, place, fit.index, places, placer)
             return patch
         if reasons:
             raise reasons[0]
@@ -109,9 +112,7 @@ class Matcher:
             self._matchings[key] = Matching(self._old, self._new, key)
         return Placer(self._matchings[key], list(self._old.values()), list(self._new.values()))
 
-    def _patch(
-        self, draft: Draft, placer: Placer, place: Place, note: str
-    ) -> tuple[Patch, Fit]:
+    def _patch(self, draft: Draft, placer: Placer, place: Place, note: str) -> tuple[Patch, Fit]:
         """The patch for a place, and the slot in it."""
         statement, block = draft.statement, place.block
         source = block.owner.source

@@ -85,6 +85,8 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     alike = [_says_it_too(unit, before, matching) for unit in minded]
     if any(alike):
         return -1 if all(alike) else None
+    if after is not None and matching.sure[before.unit] < 1.0 and touch.changes:
+        return None
     return 0 if sure else follows
 
 

@@ -1,0 +1,121 @@
+"""Where a place that fits is still a guess: its witnesses are too few or contradict each other.
+
+A wrong place costs a user more than a refusal, which says where the statement would have gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from flordb.replay.propagate.edit import line_of_slot
+from flordb.replay.propagate.match import Matching
+from flordb.replay.propagate.model import Refused
+from flordb.replay.propagate.place import Place, Placer
+from flordb.replay.propagate.units import Unit
+
+_CLOSE = 0.5
+"""A block that is spoken for more than this share of the best one's weight is a rival."""
+
+
+def no_doubt(unit: Unit, place: Place, index: int, places: Sequence[Place], placer: Placer) -> None:
+    """Check that the witnesses leave one place. Raises Refused.
+
+    Parameters: ``place`` and ``index``, the slot; ``places``, all candidates, the best first.
+    """
+    _beside_neighbours(unit, place, placer)
+    _beside_calls(unit, place, index, placer)
+    where = f"line {line_of_slot(place.block, index)} of {place.block.owner.source.path}"
+    if any(w.near and (w.index < index) != w.before for w in place.witnesses):
+        raise Refused(f"the statements round it stand in another order at {where}")
+    before, after = (_side(unit, before, place, placer.matching) for before in (True, False))
+    owner = _owner(unit, placer.matching)
+    if owner is _owner_of(place, placer.matching):
+        rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
+        if rival and after is _Side.NEW:
+            raise Refused(f"it may as well stand in another block than that of {where}")
+    # What follows alone does not tell a block: it may have stood behind the end of that block.
+    elif (before is _Side.NEW and after is _Side.HERE) or (
+        owner is None and after is _Side.NEW and before in (_Side.NEW, _Side.NONE)
+    ):
+        raise Refused(
+            f"the older version has another block at {where}, and not the statement before it there"
+        )
+
+
+class _Side(Enum):
+    """Where a place has the statement right before or after, of the newer version's block."""
+
+    HERE = "in its block"
+    ELSEWHERE = "in another block"
+    NEW = "nowhere"
+    NONE = "the newer version's block begins or ends here"
+
+
+def _side(unit: Unit, before: bool, place: Place, matching: Matching) -> _Side:
+    assert unit.block is not None
+    index = unit.index - 1 if before else unit.index + 1
+    if not 0 <= index < len(unit.block.units):
+        return _Side.NONE
+    other = matching.to_old.get(unit.block.units[index])
+    if other is None:
+        return _Side.NEW
+    return _Side.HERE if other.block is place.block else _Side.ELSEWHERE
+
+
+def _owner(unit: Unit, matching: Matching) -> Unit | None:
+    """The older version's form of the statement round one, or None.
+
+    A `with` that only one version has counts as nothing: it runs its body once.
+    """
+    owner = unit.parent
+    while owner is not None and owner.kind == "With" and owner not in matching.to_old:
+        owner = owner.parent
+    return matching.to_old.get(owner) if owner is not None else None
+
+
+def _owner_of(place: Place, matching: Matching) -> Unit:
+    owner = place.block.owner
+    while owner.kind == "With" and owner not in matching.to_new and owner.parent is not None:
+        owner = owner.parent
+    return owner
+
+
+def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
+    """Check that the statement right before or after is not inside a statement beside the slot.
+
+    Its place may then be in there as well: at the edge of a branch, a loop or a function that the
+    other neighbour stands outside of.
+    """
+    for before in (True, False):
+        neighbour = next(placer.neighbours(unit, before), None)
+        if neighbour is None or neighbour.block is not unit.block:
+            continue
+        other = placer.matching.to_old.get(neighbour)
+        for owner in other.above() if other is not None and other.block is not place.block else ():
+            if owner.block is place.block:
+                side = "before" if before else "after"
+                raise Refused(
+                    f"the statement {side} it is inside the block of line {owner.lineno} of "
+                    f"{owner.source.path}, and it may be too"
+                )
+
+
+def _beside_calls(unit: Unit, place: Place, index: int, placer: Placer) -> None:
+    """Check that no call beside the slot runs a function that only the older version has.
+
+    Such a function holds what once stood there: the statement may be at its edge, unless the
+    neighbour on that side is outside of it.
+    """
+    for before in (True, False):
+        at = index - 1 if before else index
+        if not 0 <= at < len(place.block.units):
+            continue
+        call = place.block.units[at]
+        function = placer.matching.moved_out.get(call)
+        neighbour = next(placer.neighbours(unit, before), None)
+        other = placer.matching.to_old.get(neighbour) if neighbour is not None else None
+        if function is not None and (other is None or function in other.above()):
+            raise Refused(
+                f"it may be inside the function that line {call.lineno} of {call.source.path} calls"
+            )
