@@ -301,3 +301,21 @@ def test_methods_that_change_their_object_are_refused() -> None:
 def test_the_first_batch_of_a_loader_may_be_looked_at() -> None:
     taken = _taken('x, y = next(iter(val))\nflor.log("first", net(x).max().item())')
     assert taken == '_x, _y = next(iter(val))\nflor.log("first", net(_x).max().item())\n'
+
+
+@pytest.mark.parametrize("change", ["out = out.softmax(1)", "out[0] = 0", "out.clamp_(0, 1)"])
+def test_a_new_value_under_an_old_name_is_refused_and_under_its_own_goes_along(change) -> None:
+    old = HEAD + OLD.replace("# here", "out = probe(net)\n        report(out)")
+
+    def answer(change: str, name: str) -> Patch | Refusal:
+        piece = f'{change}\nflor.log("top", {name}.max().item())\n'
+        new = HEAD + _new("out = probe(net)\nreport(out)\n" + piece, OLD)
+        line = next(n for n, row in enumerate(new.splitlines(), 1) if "flor.log(" in row)
+        return propagate({"train.py": old}, {"train.py": new}, Site("train.py", line))
+
+    refused = answer(change, "out")
+    assert isinstance(refused, Refusal)
+    assert "gives `out` a value that the older version does not" in refused.reason
+    own = answer("top = out.softmax(1)", "top")
+    assert isinstance(own, Patch)
+    assert "top = out.softmax(1)" in own.files["train.py"]

@@ -81,6 +81,7 @@ class _Slicer:
         while before != len(self._wanted):
             before, self._kept = len(self._wanted), False
             found = self._once()
+        self._check_new_values()
         modes = self._modes_set_earlier(found)
         if not (self._kept or modes):
             return None
@@ -95,7 +96,7 @@ class _Slicer:
             raise Refused(
                 f"what line {self._line} logs is computed by new code that acts: {effect}"
             )
-        taken = {word for source in self._old.values() for u in source.units for word in u.words}
+        taken = self._their_words()
         known = taken | {word for unit in self._draft.unit.source.units for word in unit.words}
         table: dict[str, str] = {}
         for name in sorted(bound & taken):
@@ -108,6 +109,9 @@ class _Slicer:
         renamed = Renamer(table).visit(copy.deepcopy(piece)) if table else piece
         assert isinstance(renamed, ast.Module)
         return renamed
+
+    def _their_words(self) -> set[str]:
+        return {word for source in self._old.values() for u in source.units for word in u.words}
 
     @property
     def _line(self) -> int:
@@ -149,13 +153,7 @@ class _Slicer:
         A name that the older version alone gives a value elsewhere is that version's: the newer
         one computes it in another way.
         """
-        theirs = {
-            name
-            for source in self._old.values()
-            for unit in source.units
-            if unit not in self._matching.to_new and not unit.blocks
-            for name in binds(unit.node)
-        }
+        theirs = self._bound_by_them_alone()
         found: set[str] = set()
         read: set[str] = set()
         for unit in self._before:
@@ -168,6 +166,35 @@ class _Slicer:
         for block in self._owners:
             found |= binds(header(block.owner.node))
         return found
+
+    def _check_new_values(self) -> None:
+        """Raise Refused where new code right before gives what is read another value.
+
+        It may belong to the training, or to what is logged: only the user knows.
+        """
+        assert self.outer.block is not None
+        theirs = self._bound_by_them_alone()
+        names = (self._wanted - self._own) & self._their_words()
+        for unit in reversed(self.outer.block.units[: self.outer.index]):
+            if self._is_new(unit):
+                for name in sorted((binds(unit.node) | _changed_in_place(unit.node)) & names):
+                    if name not in theirs:
+                        raise Refused(
+                            f"line {unit.lineno} gives `{name}` a value that the older version "
+                            "does not: if that is what you log, give it a name of its own"
+                        )
+            elif unit in self._matching.to_old:
+                names = names - binds(unit.node)
+
+    def _bound_by_them_alone(self) -> set[str]:
+        """The names that statements which only the older version has give a value."""
+        return {
+            name
+            for source in self._old.values()
+            for unit in source.units
+            if unit not in self._matching.to_new and not unit.blocks
+            for name in binds(unit.node)
+        }
 
     def _once(self) -> list[ast.stmt]:
         """The piece for what is wanted so far; adds to what is wanted."""
@@ -327,6 +354,20 @@ def _receiver(node: ast.Expr) -> str:
     assert isinstance(call, ast.Call)
     assert isinstance(call.func, ast.Attribute)
     return ast.unparse(call.func.value)
+
+
+def _changed_in_place(node: ast.AST) -> set[str]:
+    """The variables into which a statement stores an item, or whose tensor it changes in place."""
+    found: set[str] = set()
+    for part in ast.walk(node):
+        target: ast.expr | None = None
+        if isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store):
+            target = part.value
+        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+            name = part.func.attr
+            target = part.func.value if name.endswith("_") and not name.endswith("__") else None
+        found |= {target.id} if isinstance(target, ast.Name) else set()
+    return found
 
 
 def _runs(node: ast.AST) -> Iterator[str]:
