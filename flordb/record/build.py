@@ -23,13 +23,14 @@ _PREFIXES = ("AIRFLOW_CTX_", "SLURM_JOB", "SLURM_ARRAY", "SLURM_PROCID", "GITHUB
 
 
 def build_context(root: Path) -> dict[str, Any]:
-    """argv, cwd, Python, packages, host, user, process, hardware and build system of this process.
+    """argv, cwd, Python, packages, host, user, process, hardware, build system of this process.
 
     Only what is known without asking other programs: it must cost a training run next to nothing.
     """
     rank, world_size = ranks()
     return {
         "argv": list(kwargs.original_argv or getattr(sys, "argv", [])),
+        **_module(),
         "cwd": os.path.relpath(os.getcwd(), root),
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -43,6 +44,12 @@ def build_context(root: Path) -> dict[str, Any]:
         "rank": rank,
         "world_size": world_size,
     }
+
+
+def _module() -> dict[str, str]:
+    """The name of the module that runs as the script, where it was started by ``python -m``."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return {"module": spec.name} if spec is not None else {}
 
 
 def is_recorded(variable: str) -> bool:

@@ -298,6 +298,7 @@ def make_job(
         script=want.filename,
         cwd=str(header.get("cwd") or "."),
         argv=tuple(header.get("argv") or (want.filename,)),
+        module=header.get("module"),
         env=_env(header),
         imports=imports,
         names=task.names,

@@ -112,10 +112,18 @@ def _observed(run: list[ast.stmt]) -> list[ast.stmt]:
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def run_script(text: str, path: str, ranges: Ranges) -> None:
-    """Run a script's text as ``__main__``, as the interpreter would."""
+def run_script(text: str, path: str, ranges: Ranges, module: str | None) -> None:
+    """Run a script's text as ``__main__``, as the interpreter would.
+
+    Parameters: ``module``, its name as a module where it was started by ``python -m``.
+    """
     main = ModuleType("__main__")
     main.__file__ = path
+    if module is not None:
+        main.__spec__ = importlib.machinery.ModuleSpec(module, None, origin=path)
+        main.__package__ = module.rpartition(".")[0]
+        if main.__package__:
+            importlib.import_module(main.__package__)
     main.__builtins__ = __builtins__  # type: ignore[attr-defined]
     vars(main)[_NAME] = Observing
     sys.modules["__main__"] = main

@@ -63,6 +63,7 @@ class Job:
     script: str
     cwd: str
     argv: tuple[str, ...]
+    module: str | None
     env: dict[str, str]
     imports: tuple[str, ...]
     names: tuple[str, ...]

@@ -68,7 +68,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
             import_library(name)
         replayer.prepare()
         text = Path(path).read_text()
-        run_script(text, path, job.observed.get(job.script, ()))
+        run_script(text, path, job.observed.get(job.script, ()), job.module)
     except SystemExit as error:
         finish(None if error.code in (None, 0) else f"SystemExit: {error.code}")
     except BaseException as error:
@@ -110,8 +110,9 @@ def _become(job: Job) -> None:
     kwargs.given.clear()
     kwargs.original_argv.clear()
     kwargs.take_from_argv()
-    script_folder = str((workspace / job.script).parent)
-    sys.path[:] = [script_folder, *(p for p in sys.path if p not in ("", os.getcwd()))]
+    # `python -m` looks for modules where it was started, `python script.py` beside the script.
+    first = Path.cwd() if job.module is not None else (workspace / job.script).parent
+    sys.path[:] = [str(first), *(p for p in sys.path if p not in ("", os.getcwd()))]
     _forget_modules(os.path.join(os.path.realpath(job.project), ""))
     ranges = {
         os.path.realpath(workspace / name): lines

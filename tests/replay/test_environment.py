@@ -64,3 +64,23 @@ def test_packages_that_cannot_be_had_fail_the_replay_with_the_reason(
     assert values == {}
     assert "no environment with the run's packages" in report.failures[0].reason
     assert "six==0.0.404" in report.failures[0].reason
+
+
+def test_script_that_was_started_as_a_module_is_replayed_as_one(sandbox) -> None:
+    sandbox.write("pkg/__init__.py", "SCALE = 2\n")
+    sandbox.write("pkg/lib/net.py", "def double(x):\n    return 2 * x\n")
+    script = """
+import flordb as flor
+import pkg.lib.net
+from . import SCALE
+from .lib.net import double
+for epoch in flor.loop("epoch", range(3)):
+    flor.log("x", double(epoch) * SCALE)
+"""
+    sandbox.write("pkg/train.py", script)
+    sandbox.commit()
+    sandbox.run("-m", "pkg.train")
+    sandbox.write("pkg/train.py", script + '    flor.log("y", pkg.lib.net.double(epoch) + SCALE)\n')
+    values, _, report = acquire(sandbox, ["y"])
+    assert report.failures == ()
+    assert values == {(f"epoch={n}", "y"): [2 * n + 2] for n in range(3)}
