@@ -68,7 +68,10 @@ def redescribe(
     by_name: dict[int, dict[int, int]] = {}
     for (name_id, nest), bits in kinds.names.items():
         by_name.setdefault(name_id, {})[nest] = bits
-    found = [names.Name(id_, name, by_name.get(id_, {})) for name, id_ in numbers.names.items()]
+    # A name has its number when its file is read, and no column before its values are there.
+    found = [
+        names.Name(id_, name, by_name[id_]) for name, id_ in numbers.names.items() if id_ in by_name
+    ]
     nests = {id_: loops for loops, id_ in numbers.nests.items()}
     tables = layout.Tables(db)
     for nest, loops in nests.items():

@@ -99,6 +99,19 @@ def test_order_of_arrival_does_not_matter(tmp_path: Path) -> None:
     ]
 
 
+def test_a_new_name_in_earlier_replays_of_several_runs(tmp_path: Path) -> None:
+    place = project(tmp_path / "p")
+    for number, run in enumerate("ab"):
+        write(place, run, [*lines_of(TREE), ended()], header(number))
+    replay = {number: {**REPLAY, **header(number), "k": "replay"} for number in range(2)}
+    for name, number in (("f1", 2), ("f2", 1)):
+        # The replays that come first in order arrive last: both runs are taken in anew.
+        for index, run in enumerate("ab"):
+            lines = [context(1, 0, "epoch", 1), log(name, 0.9, 1)]
+            write(place, f"{run}.replay-{number}", lines, replay[index])
+        assert ask(place, f"SELECT DISTINCT {name} FROM flor WHERE epoch = 1") == [(0.9,)]
+
+
 def test_a_growing_file_is_taken_in_piece_by_piece(tmp_path: Path) -> None:
     lines = [*lines_of(TREE), ended()]
     whole, growing = project(tmp_path / "a" / "p"), project(tmp_path / "b" / "p")
