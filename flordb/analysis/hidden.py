@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flordb.analysis.program import Module, Program
 from flordb.analysis.walk import Visit
 
 Code = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp)
 
 ONLY_LOOKS = frozenset(
     (
@@ -96,6 +97,8 @@ class _Where:
         self.dynamic = False
         for module in program.modules.values():
             self._mentions(module.tree)
+        self.later: set[str] = set()
+        self._follow([module.tree for module in program.modules.values()])
 
     def _mentions(self, tree: ast.AST) -> None:
         called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -107,14 +110,38 @@ class _Where:
             elif isinstance(node, ast.Call) and _by_computed_name(node):
                 self.dynamic = True
 
+    def _follow(self, trees: Sequence[ast.AST]) -> None:
+        """Gather the functions that are called in code that runs whenever somebody likes: in
+        hooks, callbacks, lambdas and generators, in what these call, and so on."""
+        code = [n for tree in trees for n in ast.walk(tree) if isinstance(n, _LATER)]
+        calls = {n: frozenset(_names_called(n)) for n in code}
+        known = -1
+        while known < len(self.later):
+            known = len(self.later)
+            for node, names in calls.items():
+                if isinstance(node, ast.GeneratorExp) or self.of(node) is None:
+                    self.later |= names
+
     def of(self, code: Code) -> frozenset[str] | None:
         if self.dynamic or isinstance(code, ast.Lambda) or code not in self.loops:
             return None
-        if code.decorator_list or code.name in self.escaping:
+        if code.decorator_list or code.name in self.escaping or code.name in self.later:
+            return None
+        if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in _within(code)):
             return None
         if code.name == "forward" or code.name.startswith("__"):
             return None
         return frozenset(self.loops[code])
+
+
+def _names_called(code: ast.AST) -> Iterator[str]:
+    """The names of functions and methods that are called in code, in functions inside it, too."""
+    for node in ast.walk(code):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute):
+                yield node.func.attr
 
 
 def _by_computed_name(call: ast.Call) -> bool:
