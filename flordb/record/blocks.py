@@ -1,6 +1,7 @@
 """Which blocks of memory a snapshot must copy: those whose bytes the store does not have yet.
 
-For each block this learns, from one kind of boundary to the next, whether it changes in between:
+For each block this learns, from one kind of boundary to the next, whether it changes in between
+(what trains is expected to, at first):
 
 - one that was written to each time is copied at once and hashed behind the training;
 - one that may have changed is hashed in place, and copied where its hash is new;
@@ -30,6 +31,7 @@ from flordb.store.objects import ObjectStore, digest
 SMALL_BYTES = 1 << 20
 """Smaller blocks share one object of a snapshot; larger ones are objects of their own."""
 
+_MOST_UNWRITTEN = 16_000_000
 _ALIGNMENT = 64
 _ROUNDS_KEPT = 16
 
@@ -108,6 +110,10 @@ class Blocks:
         self._learned: dict[Any, _Learned] = {}
         self._round = 0
         self._forget = False
+        self._is_first_run = objects.is_new()
+        self._copied: list[Stored] = []
+        self._unwritten = 0
+        buffers.when_short = self._hand_over
 
     def take(self, pieces: list[Piece], kind: str) -> list[Place]:
         """The place of each block of these pieces.
@@ -121,6 +127,8 @@ class Blocks:
         self._round += 1
         self._watch.look()
         ranges = ranges_of(pieces)
+        if self._round == 1:
+            _expect_averages(pieces, ranges)
         places: list[Place | None] = [None] * len(ranges)
         fresh: dict[str, Stored] = {}
         small: list[tuple[int, Range, bytes]] = []
@@ -128,7 +136,7 @@ class Blocks:
             for number, block in enumerate(ranges):
                 if block.device != "cpu":
                     stored = copying.from_device(block)
-                    self._write(stored)
+                    self._copied.append(stored)
                     places[number] = Place(stored, 0, block.size)
                 elif block.size >= SMALL_BYTES:
                     places[number] = self._large(block, kind, fresh)
@@ -142,8 +150,16 @@ class Blocks:
                         small.append((number, block, hashed))
         if small:
             self._pack(small, places)
+        self._hand_over()
         self._prune(ranges)
         return [place for place in places if place is not None]
+
+    def _hand_over(self) -> None:
+        """Have the copies written. Not each at once: the thread would get in the way here."""
+        for stored in self._copied:
+            self._write(stored)
+        self._copied.clear()
+        self._unwritten = 0
 
     def add_small(self, hashed: str, name: str, offset: int, size: int) -> None:
         """Tell of a small block that an earlier run has stored."""
@@ -171,12 +187,16 @@ class Blocks:
             learned.stands(kind, known.place)
             return known.place
         watched = False
-        if learned.is_steady(kind) and _is_private(block.first):
+        is_new = learned.place is None
+        expect_steady = is_new and not block.changes
+        if (expect_steady or learned.is_steady(kind)) and _is_private(block.first):
             # Before it is read, so that a write from another thread is noticed.
             watched = self._watch.protect(*memory)
         elif known is not None and known.watched:
             self._watch.release(*memory)
-        place = self._stored(block, learned.changed.get(learned.last, False), fresh)
+        # The store of a first run has none of it: so no look, but a copy, and the hash behind.
+        changes = self._is_first_run if is_new else learned.changed.get(learned.last, False)
+        place = self._stored(block, changes, fresh)
         edges = self._edges(block) if watched else b""
         self._known[memory] = _Known(place, watched, edges, self._round)
         learned.stands(kind, place)
@@ -192,20 +212,23 @@ class Blocks:
 
     def _stored(self, block: Range, changes: bool, fresh: dict[str, Stored]) -> Place:
         if changes:
-            return Place(self._copied(None, block), 0, block.size)
+            return Place(self._copy(None, block), 0, block.size)
         name = digest(_view(block.address, block.size))
         found = fresh.get(name)
         if found is None and name in self._objects:
             found = Stored(name, block.size, stored=True)
         if found is None:
-            found = fresh[name] = self._copied(name, block)
+            found = fresh[name] = self._copy(name, block)
         return Place(found, 0, block.size)
 
-    def _copied(self, name: str | None, block: Range) -> Stored:
+    def _copy(self, name: str | None, block: Range) -> Stored:
+        if self._unwritten + block.size > _MOST_UNWRITTEN:
+            self._hand_over()
         buffer = self._buffers.take(block.size)
         ctypes.memmove(buffer.address, block.address, block.size)
         stored = Stored(name, block.size, buffer)
-        self._write(stored)
+        self._copied.append(stored)
+        self._unwritten += block.size
         return stored
 
     def _edges(self, block: Range) -> bytes:
@@ -228,7 +251,7 @@ class Blocks:
             ctypes.memmove(buffer.address + offset, block.address, block.size)
             place = Place(stored, offset, block.size, hashed.hex(), self._round)
             places[number] = self._small[hashed] = place
-        self._write(stored)
+        self._copied.append(stored)
 
     def _prune(self, ranges: list[Range]) -> None:
         """Drop what was not met for long, and what overlaps memory that is used otherwise now."""
@@ -244,6 +267,14 @@ class Blocks:
         if len(self._small) > 4 * len(ranges) + 1000:
             oldest = self._round - _ROUNDS_KEPT
             self._small = {h: p for h, p in self._small.items() if p.round >= oldest}
+
+
+def _expect_averages(pieces: list[Piece], ranges: list[Range]) -> None:
+    """What is shaped like a tensor that trains may be an average of it, and then changes too."""
+    trained = {(piece.dtype, piece.shape) for piece in pieces if piece.trains}
+    for piece in pieces:
+        if piece.block >= 0 and (piece.dtype, piece.shape) in trained:
+            ranges[piece.block].changes = True
 
 
 def _view(address: int, size: int) -> Any:

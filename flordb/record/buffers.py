@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _PAGE = 4096
-_FIRST_BYTES = 64_000_000
+_FIRST_BYTES = 128_000_000
 
 
 class Buffer:
@@ -64,11 +64,15 @@ class Buffers:
         self._allocated = 0
         self._used = 0
         self._changed = threading.Condition()
+        self.when_short: Callable[[], None] = lambda: None
+        """Called where a buffer has to be waited for."""
 
     def take(self, size: int) -> Buffer:
         """A buffer of ``size`` bytes. Waits while too many are out."""
         capacity = max(_PAGE, -(-size // _PAGE) * _PAGE)
         with self._changed:
+            if self._used and self._used + capacity > self.limit:
+                self.when_short()
             while self._used and self._used + capacity > self.limit:
                 self._changed.wait()
             buffer = self._fitting(capacity) or self._allocate(capacity)

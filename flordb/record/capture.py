@@ -152,7 +152,7 @@ class _Taking:
 
     def _attempt(self, anchor: Anchor, limit: int | None) -> Any:
         gathered = self.gathered
-        mark = gathered.mark(anchor.path)
+        mark = gathered.mark(anchor.path, anchor.kind == "optimizer")
         try:
             if self._given_up:
                 _refuse_again(anchor, self._given_up)
@@ -255,7 +255,7 @@ def _tensor_state(value: Any, gathered: _Gathered) -> tuple[int, int | None, boo
     requires_grad = bool(value.requires_grad and value.is_leaf)
     return (
         gathered.add(value.detach(), value, trains=requires_grad),
-        gathered.add(grad.detach(), grad) if grad is not None else None,
+        gathered.add(grad.detach(), grad, changes=True) if grad is not None else None,
         # What has a graph loses it: a later backward through it fails instead of being wrong.
         requires_grad,
         isinstance(value, torch.nn.Parameter),
@@ -311,11 +311,13 @@ class _Gathered:
         self._alive: list[Any] = []
         self._path: Path = ()
         self._first = 0
+        self._changes = False
 
-    def add(self, value: Any, origin: Any, trains: bool = False) -> int:
+    def add(self, value: Any, origin: Any, trains: bool = False, changes: bool = False) -> int:
         """The number of a tensor or array, which is ``origin`` or all that matters of it.
 
-        Parameters: ``trains``, whether it requires a gradient.
+        Parameters: ``trains``, whether it requires a gradient; ``changes``, whether it is likely to
+        be written between two snapshots.
         """
         known = self._numbers.get(id(value))
         if known is not None:
@@ -323,6 +325,7 @@ class _Gathered:
         number = len(self.pieces)
         piece = piece_of(value, (self._path, number - self._first))
         piece.trains = trains
+        piece.changes = trains or changes or self._changes
         self.total += piece.extent
         self.pieces.append(piece)
         self.origins.append(origin)
@@ -335,8 +338,9 @@ class _Gathered:
         self.pieces += pieces
         self.origins += [None] * len(pieces)
 
-    def mark(self, path: Path) -> _Mark:
-        """What follows belongs to the anchor with this path."""
+    def mark(self, path: Path, changes: bool = False) -> _Mark:
+        """What follows belongs to the anchor with this path, and is likely to change or not."""
+        self._changes = changes
         self._path, self._first = path, len(self.pieces)
         return _Mark(len(self.pieces), self.total)
 

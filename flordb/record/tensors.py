@@ -17,7 +17,8 @@ from typing import Any
 class Piece:
     """One tensor or array of a snapshot, and where it lies: in ``block``, ``offset`` bytes in.
 
-    ``strides`` and ``extent`` are in bytes; ``key`` names it from snapshot to snapshot.
+    ``strides`` and ``extent`` are in bytes; ``key`` names it from snapshot to snapshot. ``trains``:
+    it requires a gradient; ``changes``: it is likely to be written between two snapshots.
     """
 
     value: Any
@@ -32,16 +33,19 @@ class Piece:
     block: int = -1
     offset: int = 0
     trains: bool = False
+    changes: bool = False
 
 
 @dataclass(slots=True)
 class Range:
-    """A block: ``size`` bytes from ``address`` on ``device``; ``first`` begins it."""
+    """A block: ``size`` bytes from ``address`` on ``device``; ``first`` begins it. ``changes``: it
+    is likely to be written between two snapshots."""
 
     address: int
     size: int
     device: str
     first: Piece
+    changes: bool
 
 
 def piece_of(value: Any, key: Any) -> Piece:
@@ -115,7 +119,7 @@ def ranges_of(pieces: list[Piece]) -> list[Range]:
         else:
             _compact(piece)
             piece.block = len(ranges)
-            ranges.append(Range(piece.address, piece.extent, piece.device, piece))
+            ranges.append(_range(piece))
     return ranges
 
 
@@ -129,11 +133,16 @@ def _merge(pieces: list[Piece]) -> list[Range]:
             and piece.address < last.address + last.size
         ):
             last.size = max(last.size, piece.address + piece.extent - last.address)
+            last.changes |= piece.changes
         else:
-            last = Range(piece.address, piece.extent, piece.device, piece)
+            last = _range(piece)
             ranges.append(last)
         piece.block, piece.offset = len(ranges) - 1, piece.address - last.address
     return ranges
+
+
+def _range(piece: Piece) -> Range:
+    return Range(piece.address, piece.extent, piece.device, piece, piece.changes)
 
 
 def _covers(block: Range, piece: Piece) -> bool:

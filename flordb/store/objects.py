@@ -47,6 +47,10 @@ class ObjectStore:
             self._known.add(name)
         return found
 
+    def is_new(self) -> bool:
+        """Whether nothing was ever stored here."""
+        return not self.folder.is_dir() or not any(self.folder.iterdir())
+
     def lacks(self, names: list[str]) -> list[str]:
         """Which of these objects are neither here nor spooled, whatever was known of them."""
         gone = [name for name in names if not _is_kept(self.path(name))]
