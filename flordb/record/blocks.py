@@ -24,9 +24,10 @@ import xxhash
 
 from flordb.record.buffers import Buffers, Stored
 from flordb.record.devices import Copying
-from flordb.record.tensors import Piece, Range, ranges_of
+from flordb.record.tensors import Layout, Piece, Range
 from flordb.record.writes import WriteWatch
 from flordb.store.objects import ObjectStore, digest
+from flordb.store.snapshots import TensorRef
 
 SMALL_BYTES = 1 << 20
 """Smaller blocks share one object of a snapshot; larger ones are objects of their own."""
@@ -49,10 +50,11 @@ class Place:
 
 @dataclass(slots=True)
 class _Known:
-    """What is stored of a range of memory. ``edges``: its bytes outside whole pages."""
+    """What is stored of a range of memory. ``question`` asks whether it was written since, where it
+    is watched; ``edges``: its bytes outside whole pages."""
 
     place: Place
-    watched: bool
+    question: bytearray | None
     edges: bytes
     round: int
 
@@ -94,17 +96,18 @@ class _Learned:
 class Blocks:
     """Takes the blocks of one snapshot after the other. Of one thread, except for `forget`.
 
-    Parameters: ``write`` is given each new object as soon as it is copied, and gives its buffer
-    back, so that a snapshot may be larger than all buffers together.
+    Parameters: ``write`` is given new objects early, where the buffers do not suffice for all: it
+    gives them back, so that a snapshot may be larger than all buffers together.
     """
 
     def __init__(
-        self, objects: ObjectStore, buffers: Buffers, write: Callable[[Stored], None]
+        self, objects: ObjectStore, buffers: Buffers, write: Callable[[list[Stored]], None]
     ) -> None:
         self._write = write
         self._objects = objects
         self._buffers = buffers
         self._watch = WriteWatch()
+        self._layout: Layout | None = None
         self._known: dict[tuple[int, int], _Known] = {}
         self._small: dict[bytes, Place] = {}
         self._learned: dict[Any, _Learned] = {}
@@ -112,13 +115,13 @@ class Blocks:
         self._forget = False
         self._is_first_run = objects.is_new()
         self._copied: list[Stored] = []
-        self._unwritten = 0
-        buffers.when_short = self._hand_over
+        self._copied_bytes = 0
+        buffers.when_short = self._write_early
 
-    def take(self, pieces: list[Piece], kind: str) -> list[Place]:
-        """The place of each block of these pieces.
+    def take(self, pieces: list[Piece], kind: str) -> tuple[list[Place], tuple[TensorRef, ...]]:
+        """The place of each block of these pieces, and where these are in the blocks.
 
-        Parameters: ``kind`` names the boundary without its iterations. Sets the pieces' blocks.
+        Parameters: ``kind`` names the boundary without its iterations.
         """
         if self._forget:
             self._forget = False
@@ -126,40 +129,51 @@ class Blocks:
             self._small.clear()
         self._round += 1
         self._watch.look()
-        ranges = ranges_of(pieces)
-        if self._round == 1:
-            _expect_averages(pieces, ranges)
-        places: list[Place | None] = [None] * len(ranges)
+        layout = Layout.of(pieces, self._layout)
+        if layout is not self._layout:
+            self._layout = layout
+            self._learn(layout, pieces)
+        places: list[Place | None] = []
         fresh: dict[str, Stored] = {}
         small: list[tuple[int, Range, bytes]] = []
         with Copying(self._buffers) as copying:
-            for number, block in enumerate(ranges):
+            for number, block in enumerate(layout.ranges):
                 if block.device != "cpu":
-                    stored = copying.from_device(block)
+                    stored = copying.from_device(block, pieces[block.first].value)
                     self._copied.append(stored)
-                    places[number] = Place(stored, 0, block.size)
+                    places.append(Place(stored, 0, block.size))
                 elif block.size >= SMALL_BYTES:
-                    places[number] = self._large(block, kind, fresh)
+                    places.append(self._large(block, pieces[block.first], kind, fresh))
                 else:
-                    hashed = xxhash.xxh3_128_digest(_view(block.address, block.size))
+                    hashed = xxhash.xxh3_128_digest(block.view)
                     known = self._small.get(hashed)
-                    if known is not None and known.object.stored is not False:
-                        known.round = self._round
-                        places[number] = known
-                    else:
+                    if known is None or known.object.stored is False:
                         small.append((number, block, hashed))
+                        known = None
+                    else:
+                        known.round = self._round
+                    places.append(known)
         if small:
             self._pack(small, places)
-        self._hand_over()
-        self._prune(ranges)
-        return [place for place in places if place is not None]
+        return [place for place in places if place is not None], layout.refs
 
-    def _hand_over(self) -> None:
-        """Have the copies written. Not each at once: the thread would get in the way here."""
-        for stored in self._copied:
-            self._write(stored)
-        self._copied.clear()
-        self._unwritten = 0
+    def copied(self) -> list[Stored]:
+        """The copies that were made since this was called, to be written."""
+        copied, self._copied, self._copied_bytes = self._copied, [], 0
+        return copied
+
+    def _write_early(self) -> None:
+        self._write(self.copied())
+
+    def _learn(self, layout: Layout, pieces: list[Piece]) -> None:
+        """Find what was learned of each block, and drop what is of no use in this layout."""
+        if self._round == 1:
+            _expect_averages(pieces, layout)
+        for block in layout.ranges:
+            if block.size >= SMALL_BYTES:
+                key = pieces[block.first].key, block.size
+                block.learned = self._learned.setdefault(key, _Learned())
+        self._prune(layout.ranges)
 
     def add_small(self, hashed: str, name: str, offset: int, size: int) -> None:
         """Tell of a small block that an earlier run has stored."""
@@ -173,9 +187,9 @@ class Blocks:
     def close(self) -> None:
         self._watch.close()
 
-    def _large(self, block: Range, kind: str, fresh: dict[str, Stored]) -> Place:
+    def _large(self, block: Range, piece: Piece, kind: str, fresh: dict[str, Stored]) -> Place:
         memory = (block.address, block.size)
-        learned = self._learned.setdefault((block.first.key, block.size), _Learned())
+        learned: _Learned = block.learned
         learned.settle()
         known = self._known.get(memory)
         if known is not None and self._is_untouched(block, known):
@@ -183,37 +197,39 @@ class Blocks:
             if any(learned.changed.values()):
                 # Training will write to it again: that must not cost it anything.
                 self._watch.release(*memory)
-                known.watched = False
+                known.question = None
             learned.stands(kind, known.place)
             return known.place
-        watched = False
+        question = None
         is_new = learned.place is None
-        expect_steady = is_new and not block.changes
-        if (expect_steady or learned.is_steady(kind)) and _is_private(block.first):
+        # What was moved meanwhile is likely to be moved again.
+        steady = not block.changes if is_new else known is not None and learned.is_steady(kind)
+        if steady and _is_private(piece):
             # Before it is read, so that a write from another thread is noticed.
-            watched = self._watch.protect(*memory)
-        elif known is not None and known.watched:
+            if self._watch.protect(*memory):
+                question = self._watch.question(*memory)
+        elif known is not None and known.question is not None:
             self._watch.release(*memory)
         # The store of a first run has none of it: so no look, but a copy, and the hash behind.
         changes = self._is_first_run if is_new else learned.changed.get(learned.last, False)
         place = self._stored(block, changes, fresh)
-        edges = self._edges(block) if watched else b""
-        self._known[memory] = _Known(place, watched, edges, self._round)
+        edges = self._edges(block) if question is not None else b""
+        self._known[memory] = _Known(place, question, edges, self._round)
         learned.stands(kind, place)
         return place
 
     def _is_untouched(self, block: Range, known: _Known) -> bool:
         return (
-            known.watched
+            known.question is not None
             and known.place.object.stored is not False
-            and self._watch.untouched(block.address, block.size)
+            and self._watch.untouched(known.question)
             and self._edges(block) == known.edges
         )
 
     def _stored(self, block: Range, changes: bool, fresh: dict[str, Stored]) -> Place:
         if changes:
             return Place(self._copy(None, block), 0, block.size)
-        name = digest(_view(block.address, block.size))
+        name = digest(block.view)
         found = fresh.get(name)
         if found is None and name in self._objects:
             found = Stored(name, block.size, stored=True)
@@ -222,13 +238,13 @@ class Blocks:
         return Place(found, 0, block.size)
 
     def _copy(self, name: str | None, block: Range) -> Stored:
-        if self._unwritten + block.size > _MOST_UNWRITTEN:
-            self._hand_over()
+        if self._copied_bytes + block.size > _MOST_UNWRITTEN:
+            self._write_early()
         buffer = self._buffers.take(block.size)
         ctypes.memmove(buffer.address, block.address, block.size)
         stored = Stored(name, block.size, buffer)
         self._copied.append(stored)
-        self._unwritten += block.size
+        self._copied_bytes += block.size
         return stored
 
     def _edges(self, block: Range) -> bytes:
@@ -269,16 +285,12 @@ class Blocks:
             self._small = {h: p for h, p in self._small.items() if p.round >= oldest}
 
 
-def _expect_averages(pieces: list[Piece], ranges: list[Range]) -> None:
+def _expect_averages(pieces: list[Piece], layout: Layout) -> None:
     """What is shaped like a tensor that trains may be an average of it, and then changes too."""
     trained = {(piece.dtype, piece.shape) for piece in pieces if piece.trains}
-    for piece in pieces:
-        if piece.block >= 0 and (piece.dtype, piece.shape) in trained:
-            ranges[piece.block].changes = True
-
-
-def _view(address: int, size: int) -> Any:
-    return (ctypes.c_char * size).from_address(address)
+    for piece, ref in zip(pieces, layout.refs, strict=True):
+        if ref.block >= 0 and (piece.dtype, piece.shape) in trained:
+            layout.ranges[ref.block].changes = True
 
 
 def _is_private(piece: Piece) -> bool:

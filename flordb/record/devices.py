@@ -31,10 +31,12 @@ class Copying:
             stream = _streams[device]
             torch.cuda.current_stream(device).wait_stream(stream)  # type: ignore[union-attr]
 
-    def from_device(self, block: Range) -> Stored:
-        """An object with the bytes of a block on a device, still to be hashed."""
+    def from_device(self, block: Range, tensor: Any) -> Stored:
+        """An object with the bytes of a block on a device, still to be hashed.
+
+        Parameters: ``tensor``, one that lies in it.
+        """
         torch = sys.modules["torch"]
-        tensor = block.first.value
         storage = tensor.untyped_storage()
         start = block.address - storage.data_ptr()
         source = torch.empty(0, dtype=torch.uint8, device=tensor.device)

@@ -23,7 +23,6 @@ from flordb.record.budget import Budget
 from flordb.record.buffers import Buffers, Stored
 from flordb.record.capture import Captured, capture
 from flordb.record.reach import Reach
-from flordb.record.tensors import Piece
 from flordb.record.trees import Trees
 from flordb.settings import Settings
 from flordb.store.objects import ObjectStore, digest
@@ -83,7 +82,9 @@ class Snapshotter:
         self._given_up: dict[str, str] = {}
         self._trees = Trees()
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
-        self._queue: queue.SimpleQueue[Stored | _Taken | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Stored | _Taken] | list[Stored] | None] = (
+            queue.SimpleQueue()
+        )
         self._room = threading.Semaphore(_MOST_WAITING)
         self._blocks = Blocks(objects, self._buffers, self._queue.put)
         self._budget = Budget(objects.folder, chosen.snapshot_budget_bytes)
@@ -111,17 +112,20 @@ class Snapshotter:
                 *(found, self._is_project, self._chosen.max_variable_bytes),
                 *(self._given_up, self._trees),
             )
-            places = self._blocks.take(captured.pieces, kind_of(boundary))
+            places, tensors = self._blocks.take(captured.pieces, kind_of(boundary))
             taken = _Taken(
-                *(boundary, captured.state, places, tuple(map(_tensor, captured.pieces))),
+                *(boundary, captured.state, places, tensors),
                 *(captured.missing, captured.names, info, self._growth(captured)),
                 time.perf_counter() - began,
             )
-            self._queue.put(taken)
         finally:
             self._trees.release()
+            works: list[Stored | _Taken] = [*self._blocks.copied()]
             if taken is None:
                 self._room.release()
+            else:
+                works.append(taken)
+            self._queue.put(works)
 
     def close(self, wait_seconds: float) -> bool:
         """Store what waits. Returns whether all of it was stored within the time."""
@@ -144,21 +148,26 @@ class Snapshotter:
     def _run(self) -> None:
         self._remember()
         self._adaptive.observe(observed_ratio(self._objects.folder.parent / "runs"))
-        while (work := self._queue.get()) is not None:
-            began = time.perf_counter()
-            if isinstance(work, Stored):
-                self._write(work)
-                self._seconds += time.perf_counter() - began
-                continue
-            try:
-                self._save(work, began)
-            except Exception as error:  # a snapshot that fails must not end the training
-                self._blocks.forget()
-                self._warn(work.boundary, error)
-            self._written, self._seconds, self._failure = 0, 0.0, None
-            self._room.release()
-            if work.growth is not None:
-                self._buffers.prepare(work.growth)
+        while (works := self._queue.get()) is not None:
+            for work in works:
+                began = time.perf_counter()
+                if isinstance(work, Stored):
+                    self._write(work)
+                    self._seconds += time.perf_counter() - began
+                else:
+                    self._finish(work, began)
+
+    def _finish(self, taken: _Taken, began: float) -> None:
+        """Make a snapshot visible, whose objects were all written, or say that one was not."""
+        try:
+            self._save(taken, began)
+        except Exception as error:  # a snapshot that fails must not end the training
+            self._blocks.forget()
+            self._warn(taken.boundary, error)
+        self._written, self._seconds, self._failure = 0, 0.0, None
+        self._room.release()
+        if taken.growth is not None:
+            self._buffers.prepare(taken.growth)
 
     def _write(self, stored: Stored) -> None:
         """Write an object. A failure is kept for the snapshot that it belongs to."""
@@ -241,10 +250,3 @@ def _block(place: Place) -> BlockRef:
     if place.object.name is None or place.object.stored is False:
         raise SnapshotError("an object that it shares with an earlier one could not be written")
     return BlockRef(place.object.name, place.offset, place.size, place.digest)
-
-
-def _tensor(piece: Piece) -> TensorRef:
-    return TensorRef(
-        *(piece.kind, piece.dtype, piece.shape, piece.strides),
-        *(piece.block, piece.offset, piece.device),
-    )

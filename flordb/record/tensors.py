@@ -7,10 +7,13 @@ covers is compacted first: a column does not drag its whole matrix into the stor
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
+
+from flordb.store.snapshots import TensorRef
 
 
 @dataclass(slots=True)
@@ -38,14 +41,57 @@ class Piece:
 
 @dataclass(slots=True)
 class Range:
-    """A block: ``size`` bytes from ``address`` on ``device``; ``first`` begins it. ``changes``: it
-    is likely to be written between two snapshots."""
+    """A block: ``size`` bytes from ``address`` on ``device``.
+
+    ``first`` is the number of the piece that begins it; ``changes``: it is likely to be written
+    between two snapshots; ``learned``: what was learned of it.
+    """
 
     address: int
     size: int
     device: str
-    first: Piece
+    first: int
     changes: bool
+    learned: Any = None
+    _view: Any = None
+
+    @property
+    def view(self) -> Any:
+        """The bytes, where they are in main memory."""
+        if self._view is None:
+            self._view = (ctypes.c_char * self.size).from_address(self.address)
+        return self._view
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The blocks that hold the pieces of a snapshot, and where in them these are."""
+
+    ranges: list[Range]
+    refs: tuple[TensorRef, ...]
+    _key: list[Any]
+
+    @classmethod
+    def of(cls, pieces: list[Piece], last: Layout | None) -> Layout:
+        """The layout of these pieces, which is the ``last`` one if they are where they were."""
+        key: list[Any] = [
+            (p.address, p.extent, p.strides, p.shape, p.dtype, p.kind, p.device, p.changes)
+            for p in pieces
+        ]
+        if last is not None and last._key == key:
+            return last
+        before = [piece.address for piece in pieces]
+        ranges = _ranges_of(pieces)
+        if [piece.address for piece in pieces] != before:
+            key = [None]  # some were copied together, and will be elsewhere the next time
+        return cls(ranges, tuple(map(_ref, pieces)), key)
+
+
+def _ref(piece: Piece) -> TensorRef:
+    return TensorRef(
+        *(piece.kind, piece.dtype, piece.shape, piece.strides),
+        *(piece.block, piece.offset, piece.device),
+    )
 
 
 def piece_of(value: Any, key: Any) -> Piece:
@@ -101,31 +147,34 @@ def _item_size(piece: Piece) -> int:
     return size
 
 
-def ranges_of(pieces: list[Piece]) -> list[Range]:
+def _ranges_of(pieces: list[Piece]) -> list[Range]:
     """The blocks that hold these pieces; sets ``block`` and ``offset`` of each piece."""
-    whole: list[Piece] = []
-    gappy: list[Piece] = []
-    for piece in pieces:
+    whole: list[int] = []
+    gappy: list[int] = []
+    for number, piece in enumerate(pieces):
         if piece.extent:
-            (gappy if has_gaps(piece) else whole).append(piece)
-    ranges = _merge(whole)
+            (gappy if has_gaps(piece) else whole).append(number)
+    ranges = _merge(pieces, whole)
     if not gappy:
         return ranges
     starts = [(r.device, r.address) for r in ranges]
-    for piece in gappy:
+    for number in gappy:
+        piece = pieces[number]
         at = bisect_right(starts, (piece.device, piece.address)) - 1
         if at >= 0 and _covers(ranges[at], piece):
             piece.block, piece.offset = at, piece.address - ranges[at].address
         else:
             _compact(piece)
             piece.block = len(ranges)
-            ranges.append(_range(piece))
+            ranges.append(_range(piece, number))
     return ranges
 
 
-def _merge(pieces: list[Piece]) -> list[Range]:
+def _merge(pieces: list[Piece], whole: list[int]) -> list[Range]:
     ranges: list[Range] = []
-    for piece in sorted(pieces, key=lambda p: (p.device, p.address, -p.extent)):
+    order = sorted((pieces[n].device, pieces[n].address, -pieces[n].extent, n) for n in whole)
+    for *_, number in order:
+        piece = pieces[number]
         last = ranges[-1] if ranges else None
         if (
             last is not None
@@ -135,14 +184,14 @@ def _merge(pieces: list[Piece]) -> list[Range]:
             last.size = max(last.size, piece.address + piece.extent - last.address)
             last.changes |= piece.changes
         else:
-            last = _range(piece)
+            last = _range(piece, number)
             ranges.append(last)
         piece.block, piece.offset = len(ranges) - 1, piece.address - last.address
     return ranges
 
 
-def _range(piece: Piece) -> Range:
-    return Range(piece.address, piece.extent, piece.device, piece, piece.changes)
+def _range(piece: Piece, number: int) -> Range:
+    return Range(piece.address, piece.extent, piece.device, number, piece.changes)
 
 
 def _covers(block: Range, piece: Piece) -> bool:

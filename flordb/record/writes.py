@@ -19,6 +19,7 @@ import platform
 import struct
 import sys
 from bisect import bisect_right
+from typing import Any
 
 _SYSCALL = {"x86_64": 323, "aarch64": 282}
 _USER_MODE_ONLY = 1
@@ -41,6 +42,7 @@ class WriteWatch:
         # The kernel writes the first page that it finds here.
         self._found = (ctypes.c_uint64 * 3)()
         self._private: list[tuple[int, int]] = []
+        self._control: Any = None
         try:
             self._open()
         except (OSError, KeyError, ValueError):
@@ -49,12 +51,15 @@ class WriteWatch:
     def _open(self) -> None:
         if sys.platform != "linux":
             raise OSError("only Linux has userfaultfd")
+        import fcntl
+
+        self._control = fcntl.ioctl
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY
         libc = ctypes.CDLL(None, use_errno=True)
         self._uffd = libc.syscall(_SYSCALL[platform.machine()], flags)
         if self._uffd < 0:
             raise OSError(ctypes.get_errno(), "userfaultfd")
-        self._control(self._uffd, _UFFD_API, struct.pack("QQQ", 0xAA, _FEATURES, 0))
+        self._control(self._uffd, _UFFD_API, bytearray(struct.pack("QQQ", 0xAA, _FEATURES, 0)))
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
 
     @property
@@ -95,28 +100,34 @@ class WriteWatch:
 
     def release(self, address: int, size: int) -> None:
         """Let writes to a range be as fast as they were before `protect`."""
+        if not self.available:
+            return
         start, end = self.pages(address, size)
         try:
             self._set_protected(start, end, False)
         except OSError:
             return  # the memory was given back to the system meanwhile
 
-    def untouched(self, address: int, size: int) -> bool:
+    def question(self, address: int, size: int) -> bytearray:
+        """What `untouched` asks of the kernel about a range."""
+        return bytearray(
+            struct.pack(
+                "12Q",
+                *(96, _CHECK_WPASYNC, *self.pages(address, size), 0),
+                *(ctypes.addressof(self._found), 1, 1),
+                *(0, _WRITTEN, 0, _WRITTEN),
+            )
+        )
+
+    def untouched(self, question: bytearray) -> bool:
         """Whether no page of a protected range was written or dropped since.
 
         The kernel compares one bit a page here, and nothing else. That suffices because private
         memory without a file loses the bit with its content (`madvise`), and because the call fails
         where the range was mapped anew.
         """
-        start, end = self.pages(address, size)
-        request = struct.pack(
-            "12Q",
-            *(96, _CHECK_WPASYNC, start, end, 0),
-            *(ctypes.addressof(self._found), 1, 1),
-            *(0, _WRITTEN, 0, _WRITTEN),
-        )
         try:
-            return self._control(self._pagemap, _PAGEMAP_SCAN, request) == 0
+            return bool(self._control(self._pagemap, _PAGEMAP_SCAN, question) == 0)
         except OSError:
             return False  # not the memory that was protected: it was mapped anew
 
@@ -130,12 +141,6 @@ class WriteWatch:
     def _set_protected(self, start: int, end: int, protected: bool) -> None:
         request = struct.pack("QQQ", start, end - start, int(protected))
         self._control(self._uffd, _UFFDIO_WRITEPROTECT, request)
-
-    def _control(self, descriptor: int, request: int, argument: bytes) -> int:
-        import fcntl
-
-        answer: int = fcntl.ioctl(descriptor, request, bytearray(argument))
-        return answer
 
 
 def _private_memory() -> list[tuple[int, int]]:
