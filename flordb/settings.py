@@ -49,6 +49,8 @@ class Settings:
     """How much `flordb.background` may hold in copies before it makes the training wait."""
     snapshot_budget_bytes: int = 50_000_000_000
     """What all snapshots of a project may take here; beyond it they are spooled or thinned."""
+    disk_reserve_bytes: int = 1_000_000_000
+    """Snapshots leave this much free on their file system (of a small one, 2 %)."""
     spool: str = ""
     """Where snapshots are spooled to (s3://bucket/prefix, file:///…); empty: they are thinned."""
     max_value_bytes: int = 1_000_000

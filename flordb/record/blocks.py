@@ -127,6 +127,8 @@ class Blocks:
             self._forget = False
             self._known.clear()
             self._small.clear()
+            self._learned.clear()
+            self._layout = None
         self._round += 1
         self._watch.look()
         layout = Layout.of(pieces, self._layout)
@@ -212,7 +214,13 @@ class Blocks:
             self._watch.release(*memory)
         # The store of a first run has none of it: so no look, but a copy, and the hash behind.
         changes = self._is_first_run if is_new else learned.changed.get(learned.last, False)
-        place = self._stored(block, changes, fresh)
+        if changes and learned.changed.get(kind) is False:
+            # The next boundary finds it unchanged, by its name; perhaps before it is written.
+            place = Place(self._copy(digest(block.view), block), 0, block.size)
+        elif changes:
+            place = Place(self._copy(None, block), 0, block.size)
+        else:
+            place = self._named(block, learned.place, fresh)
         edges = self._edges(block) if question is not None else b""
         self._known[memory] = _Known(place, question, edges, self._round)
         learned.stands(kind, place)
@@ -226,10 +234,11 @@ class Blocks:
             and self._edges(block) == known.edges
         )
 
-    def _stored(self, block: Range, changes: bool, fresh: dict[str, Stored]) -> Place:
-        if changes:
-            return Place(self._copy(None, block), 0, block.size)
+    def _named(self, block: Range, last: Place | None, fresh: dict[str, Stored]) -> Place:
+        """The place of a block that is likely to be stored. ``last``: where it was before."""
         name = digest(block.view)
+        if last is not None and last.object.name == name and last.object.stored is not False:
+            return last
         found = fresh.get(name)
         if found is None and name in self._objects:
             found = Stored(name, block.size, stored=True)

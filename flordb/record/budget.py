@@ -1,4 +1,5 @@
-"""Keeps a project's snapshots within their budget while a run is recorded.
+"""Keeps a project's snapshots within their budget, and off the last bytes of the disk, while a run
+is recorded.
 
 Removing and spooling is the work of ``flordb gc``, in a process of its own: it imports much, and
 neither its processor time nor its failures may be the training's.
@@ -6,6 +7,8 @@ neither its processor time nor its failures may be the training's.
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +17,43 @@ from flordb.errors import warn_in_training
 from flordb.store.retention import size_of
 
 _GROWTH = 1.1
+_MOST_RESERVED = 0.02
+"""Of a small file system only this share is kept free."""
 
 
 class Budget:
-    """Counts what the store takes; of the thread that writes snapshots."""
+    """Counts what the store takes; of the thread that writes snapshots.
 
-    def __init__(self, objects: Path, budget_bytes: int) -> None:
+    Parameters: ``objects``, the store's folder; ``budget_bytes``, what it may take;
+    ``reserve_bytes``, what is to stay free on its file system.
+    """
+
+    def __init__(self, objects: Path, budget_bytes: int, reserve_bytes: int) -> None:
         self._objects = objects
         self._limit = float(budget_bytes)
+        self._reserve = reserve_bytes
         self._size: int | None = None
         self._collector: subprocess.Popen[bytes] | None = None
         self._warned = False
+
+    def reserve(self, size: int) -> None:
+        """Make sure that ``size`` bytes can be written. Raises OSError near the end of the disk.
+
+        The training needs the last bytes more than a snapshot does.
+        """
+        if not hasattr(os, "statvfs"):
+            return
+        folder = self._objects if self._objects.is_dir() else self._objects.parent
+        found = os.statvfs(folder)
+        free = found.f_bavail * found.f_frsize
+        kept = min(self._reserve, int(_MOST_RESERVED * found.f_blocks * found.f_frsize))
+        if free - size < kept:
+            raise OSError(
+                errno.ENOSPC,
+                f"{free / 1e9:.2f} GB are free on its file system, of which {kept / 1e9:.2f} GB "
+                "are kept (disk_reserve_bytes). Snapshots go on when there is room; `flordb gc` "
+                "makes some",
+            )
 
     def wrote(self, size: int) -> None:
         """Bytes were added. Starts ``flordb gc`` where the store exceeds its budget."""

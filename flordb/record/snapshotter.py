@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,10 @@ from flordb.store.snapshots import BlockRef, Manifest, SnapshotStore, TensorRef,
 
 _MOST_WAITING = 16
 _MANIFESTS_REMEMBERED = 4
+
+
+class _Shared(SnapshotError):
+    """An object was not written, which was said of another snapshot."""
 
 
 class Saved(NamedTuple):
@@ -82,12 +86,12 @@ class Snapshotter:
         self._given_up: dict[str, str] = {}
         self._trees = Trees()
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
-        self._queue: queue.SimpleQueue[list[Stored | _Taken] | list[Stored] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[Sequence[Stored | _Taken] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MOST_WAITING)
         self._blocks = Blocks(objects, self._buffers, self._queue.put)
-        self._budget = Budget(objects.folder, chosen.snapshot_budget_bytes)
+        self._budget = Budget(
+            objects.folder, chosen.snapshot_budget_bytes, chosen.disk_reserve_bytes
+        )
         self._warned: set[str] = set()
         self._prepared = False
         # Of the snapshot that is being written.
@@ -161,6 +165,8 @@ class Snapshotter:
         """Make a snapshot visible, whose objects were all written, or say that one was not."""
         try:
             self._save(taken, began)
+        except _Shared:
+            self._blocks.forget()
         except Exception as error:  # a snapshot that fails must not end the training
             self._blocks.forget()
             self._warn(taken.boundary, error)
@@ -178,6 +184,7 @@ class Snapshotter:
                 stored.ready.synchronize()
             if stored.name is None:
                 stored.name = digest(buffer.view)
+            self._budget.reserve(stored.size)
             self._written += self._objects.put_aligned(stored.name, buffer.memory, stored.size)
             stored.stored = True
         except Exception as error:
@@ -248,5 +255,5 @@ def cores_short() -> bool:
 
 def _block(place: Place) -> BlockRef:
     if place.object.name is None or place.object.stored is False:
-        raise SnapshotError("an object that it shares with an earlier one could not be written")
+        raise _Shared("an object that it shares with an earlier one could not be written")
     return BlockRef(place.object.name, place.offset, place.size, place.digest)

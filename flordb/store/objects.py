@@ -53,7 +53,13 @@ class ObjectStore:
 
     def lacks(self, names: list[str]) -> list[str]:
         """Which of these objects are neither here nor spooled, whatever was known of them."""
-        gone = [name for name in names if not _is_kept(self.path(name))]
+        folder = f"{self.folder}{os.sep}"
+        gone = [
+            name
+            for name in names
+            if not os.access(f"{folder}{name[:2]}{os.sep}{name[2:]}", os.F_OK)
+            and not _is_kept(self.path(name))
+        ]
         self._known.difference_update(gone)
         return gone
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +72,50 @@ def test_full_disk_costs_snapshots_and_nothing_else(sandbox) -> None:
     assert sandbox.logged("w") == [2.0, 4.0, 6.0, 8.0, 10.0]
     assert not list(sandbox.project.objects.rglob("*.tmp"))
     _check_all(sandbox)
+
+
+@contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system of its own in a folder."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no tmpfs here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_snapshots_stop_before_the_disk_is_full_and_go_on_when_there_is_room(sandbox) -> None:
+    objects = sandbox.root / ".flor" / "objects"
+    with _mounted(objects, "size=10m"):
+        between = (
+            "time.sleep(0.2)\n"
+            "    if epoch == 8:\n"
+            "        free = os.statvfs('.flor/objects'); print(free.f_bavail * free.f_frsize)\n"
+            "        for folder in os.listdir('.flor/objects'):\n"
+            "            shutil.rmtree('.flor/objects/' + folder)"
+        )
+        sandbox.write("train.py", TRAIN.format(between=between))
+        done = sandbox.run("train.py", "11")
+        free, trained = done.stdout.split()
+        assert int(free) > 0.02 * 10e6
+        assert trained == "trained"
+        assert done.stderr.count("(disk_reserve_bytes)") == 1
+        (folder,) = sandbox.project.snapshots.iterdir()
+        store, kept = SnapshotStore(folder), ObjectStore(objects)
+        assert store.has("epoch=10@end", kept)
+        assert not store.boundaries() & {"epoch=7@end", "epoch=8@end"}
+
+
+def test_store_that_can_only_be_read_costs_snapshots_and_nothing_else(sandbox) -> None:
+    with _mounted(sandbox.root / ".flor" / "objects", "ro"):
+        sandbox.write("train.py", TRAIN.format(between="pass"))
+        done = sandbox.run("train.py", "3")
+    assert done.stdout == "trained\n"
+    assert done.stderr.count("Read-only file system") == 1
+    assert sandbox.logged("w") == [2.0, 4.0, 6.0]
 
 
 def test_store_that_is_deleted_meanwhile_is_filled_again(sandbox) -> None:
