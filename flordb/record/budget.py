@@ -43,8 +43,8 @@ class Budget:
         """
         if not hasattr(os, "statvfs"):
             return
-        folder = self._objects if self._objects.is_dir() else self._objects.parent
-        found = os.statvfs(folder)
+        places = (self._objects, *self._objects.parents)
+        found = os.statvfs(next(place for place in places if place.exists()))
         free = found.f_bavail * found.f_frsize
         kept = min(self._reserve, int(_MOST_RESERVED * found.f_blocks * found.f_frsize))
         if free - size < kept:
