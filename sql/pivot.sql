@@ -9,16 +9,16 @@
 -- has made. `y['field']` stands for `y.field`, which the binder of table functions takes for a column
 -- of a table.
 --
--- The text, for the nests that are involved, from the parts of WITH:
+-- The text puts the rows of the nests that are involved under each other (flor_entries), each joined
+-- to what repeats on it, with these parts of WITH. A part that only one place refers to is no part of
+-- WITH but stands there: DuckDB takes long to put it there itself.
 --   p<nest>  the names of a nest side by side, a row a context and occurrence: one scan for those that
 --            have a column in the nest's table, one more for each other, by full joins
---   a<nest>  all contexts of a nest with the values of its names, those of the nests around it and the
---            dimensions of their runs: what repeats on the rows below
+--   a<nest>  all contexts of a nest with the values of its names, those of the nests around it and
+--            the dimensions of their runs: what repeats on the rows below
 --   x<nest>  the runs where a context of the nest may have no rows below it
---   e<nest>  the rows of a nest: those of p (of a nest with others below it only those without rows
---            there), each joined to what repeats on it
--- These rows are then put under each other. A join finds what repeats by the small numbers that
--- contexts have, which DuckDB looks up in an array.
+-- A join finds what repeats by the small numbers that contexts have, which DuckDB looks up in an
+-- array.
 
 -- How SQL compares identifiers: ASCII letters without their case.
 CREATE OR REPLACE MACRO flor_key(name) AS
@@ -180,20 +180,19 @@ CREATE OR REPLACE MACRO flor_uncovered(l) AS
     ')) USING (run_id, rank))');
 
 -- The runs in which one of these has a value inside a loop.
-CREATE OR REPLACE MACRO flor_runs_with(run, inside) AS
-    array_to_string(list_transform(inside, lambda e:
-        CASE WHEN e['kind'] = 'loop' THEN array_to_string(list_transform(e['nests'], lambda n:
-            concat('SELECT ', run, ' FROM flor_at_', n)), ' UNION ALL ')
-        ELSE concat('SELECT ', run, ' FROM flor_series WHERE nest_id <> 0 AND name_id = ', e['id'],
-            ' UNION ALL SELECT ', run, ' FROM flor_odd_logs WHERE nest_id <> 0 AND name_id = ',
-            e['id']) END), ' UNION ALL ');
+CREATE OR REPLACE MACRO flor_runs_with(run, loops, ids) AS
+    array_to_string(list_concat(
+        list_transform(loops, lambda n: concat('SELECT ', run, ' FROM flor_at_', n)),
+        CASE WHEN ids = '' THEN [] ELSE list_transform(['flor_series', 'flor_odd_logs'], lambda t:
+            concat('SELECT ', run, ' FROM ', t, ' WHERE nest_id <> 0 AND name_id IN (', ids, ')'))
+        END), ' UNION ALL ');
 
 -- The rows of p<nest> that have no rows below them.
 CREATE OR REPLACE MACRO flor_alone(l) AS
     concat('FROM (FROM p', l['nest']['id'], CASE WHEN len(l['lower']) = 0 THEN ''
         ELSE concat(' WHERE NOT ', flor_marks(l['lower'])) END, ')',
     CASE WHEN l['nest']['id'] = 0 THEN
-        concat(' ANTI JOIN (', flor_runs_with(l['nest']['run'], l['within']), ') USING (',
+        concat(' ANTI JOIN (', flor_runs_with(l['nest']['run'], l['loops'], l['ids']), ') USING (',
         l['nest']['run'], ')')
     ELSE concat(' SEMI JOIN x', l['nest']['id'], ' USING (', l['nest']['run'], ') ANTI JOIN (',
         array_to_string(list_transform(l['below'], lambda b: concat('SELECT ', l['nest']['key'],
@@ -201,10 +200,11 @@ CREATE OR REPLACE MACRO flor_alone(l) AS
             l['nest']['run'], ')')), ' UNION ALL '),
         ') USING (', l['nest']['key'], ')') END);
 
--- e<nest>. A name with values further below, too, (`lower`) does not repeat there: where it is, there
--- is a row of its own, with the names that share its context and occurrence.
+-- The rows of a nest: those of p, but where other nests are below it only those without rows there. A
+-- name with values further below, too, (`lower`) does not repeat there: where it is, there is a row
+-- of its own, with the names that share its context and occurrence.
 CREATE OR REPLACE MACRO flor_entries(l, rank) AS
-    concat('e', l['nest']['id'], ' AS NOT MATERIALIZED (', flor_repeated(rank, l['carried']),
+    concat('(', flor_repeated(rank, l['carried']),
     array_to_string(list_transform(l['nest']['labels'], lambda d: concat(', p.', d)), ''),
     flor_values('p.', l['shown']), ' FROM ',
     CASE WHEN len(l['below']) = 0 THEN concat('p', l['nest']['id'])
@@ -349,7 +349,10 @@ CREATE OR REPLACE MACRO flor_carried(states) AS
             'shown': list_filter(l['here'], lambda e: e['kind'] <> 'loop'),
             'below': list_transform(l['below'], lambda b: {'nest': b['nest']}),
             'inside': flatten(list_transform(l['below'], lambda b: b['here'])),
-            'within': list_filter(s['columns'], lambda e: len(e['reach']) > 1),
+            'loops': flatten(list_transform(
+                list_filter(s['columns'], lambda e: e['kind'] = 'loop'), lambda e: e['nests'])),
+            'ids': array_to_string(list_transform(list_filter(s['columns'],
+                lambda e: e['kind'] = 'name' AND len(e['reach']) > 1), lambda e: e['id']), ', '),
             'carried': flatten(list_transform(l['around'], lambda a: a['upper'])),
             'from': coalesce(l['around'][1]['nest'], l['nest']),
             'side': CASE WHEN len(l['here']) = 0 THEN ''
@@ -374,9 +377,7 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
                 AND l['nest']['id'] <> 0),
             lambda l: flor_uncovered(l)),
         'entries': list_transform(list_filter(s['levels'], lambda l: l['side'] <> ''),
-            lambda l: flor_entries(l, s['rank'])),
-        'names': list_transform(list_filter(s['levels'], lambda l: l['side'] <> ''),
-            lambda l: concat('e', l['nest']['id']))
+            lambda l: flor_entries(l, s['rank']))
     });
 
 -- Step 10: all of them, and the rows under each other.
@@ -384,10 +385,10 @@ CREATE OR REPLACE MACRO flor_together(states) AS
     list_transform(states, lambda s: {
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
         'flat': s['flat'],
-        'parts': flatten([s['sides'], s['above'], s['uncovered'], s['entries']]),
-        'rows': CASE WHEN len(s['names']) = 1 THEN s['names'][1]
-            ELSE concat('(', array_to_string(list_transform(s['names'], lambda e: concat('FROM ', e)),
-                ' UNION ALL BY NAME '), ')') END
+        'parts': flatten([s['sides'], s['above'], s['uncovered']]),
+        'rows': CASE WHEN len(s['entries']) = 1 THEN s['entries'][1]
+            ELSE concat('(', array_to_string(list_transform(s['entries'],
+                lambda e: concat('FROM ', e)), ' UNION ALL BY NAME '), ')') END
     });
 
 -- Step 11: the query for a list of names, NULL for all.
