@@ -104,7 +104,7 @@ def loss_of(step):
 """,
     "adversarial fine-tune": """
 torch.set_num_threads(1)
-EPOCHS, STEPS = 20, 4
+EPOCHS, STEPS = 30, 6
 body = nn.Sequential(*[m for _ in range(64) for m in (nn.Linear(1024, 1024), nn.ReLU())])
 body.requires_grad_(False)
 head = nn.Linear(1024, 420)

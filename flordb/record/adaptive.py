@@ -60,8 +60,8 @@ class Adaptive:
         self._held = 0.0
         self._behind, self._behind_last = 0.0, self._behind
 
-    def resembles(self, seconds: float) -> None:
-        """Expect an iteration's snapshots to take as long as one before the first iteration."""
+    def expect(self, seconds: float) -> None:
+        """Expect an iteration's snapshots to take this long, until one was taken."""
         self._held = self._held or seconds
 
     def held_up(self, seconds: float) -> None:

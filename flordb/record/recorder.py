@@ -232,8 +232,8 @@ class Recorder:
         uses = uses_of_loop(frame)
         self._reached_loops()
         info = describe(iterable)
-        held = self._snapshot(enter_of("", name, entry), frame, uses, outer, info)
-        self._adaptive.resembles(held)
+        self._snapshot(enter_of("", name, entry), frame, uses, outer, info)
+        self._adaptive.expect(self._snapshotter.expected)
         began = time.perf_counter()
         count = 0
         exhausted = False
@@ -297,22 +297,20 @@ class Recorder:
         uses: Uses,
         context: Context,
         info: dict[str, Any],
-    ) -> float:
-        """Take a snapshot; returns the seconds that it held up the training."""
+    ) -> None:
         if self.ended:
-            return 0.0
+            return
         began = time.perf_counter()
         try:
             found = reach(frame, uses, self._checkpoint, self._is_project)
             self._snapshotter.take(boundary, found, info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
-            return 0.0
+            return
         seconds = time.perf_counter() - began
         if context.parent is not None:
             self._adaptive.held_up(seconds)
         self._note(context, {"k": "snap", "at": boundary, "s": round(seconds, 6)})
-        return seconds
 
     def _saved(self, saved: Saved) -> None:
         if cores_short():

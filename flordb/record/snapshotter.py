@@ -94,6 +94,8 @@ class Snapshotter:
         )
         self._warned: set[str] = set()
         self._prepared = False
+        self.expected = 0.0
+        """Seconds that the snapshots of an iteration may take, by the last snapshot."""
         # Of the snapshot that is being written.
         self._written = 0
         self._seconds = 0.0
@@ -116,7 +118,10 @@ class Snapshotter:
                 *(found, self._is_project, self._chosen.max_variable_bytes),
                 *(self._given_up, self._trees),
             )
+            gathered = time.perf_counter()
             places, tensors = self._blocks.take(captured.pieces, kind_of(boundary))
+            if "=" not in boundary:
+                self._expect(captured, gathered - began, time.perf_counter() - gathered)
             taken = _Taken(
                 *(boundary, captured.state, places, tensors),
                 *(captured.missing, captured.names, info, self._growth(captured)),
@@ -130,6 +135,17 @@ class Snapshotter:
             else:
                 works.append(taken)
             self._queue.put(works)
+
+    def _expect(self, captured: Captured, gathering: float, copying: float) -> None:
+        """Estimate an iteration's snapshots (two: of its loop and its own) from one outside.
+
+        What trains is all that is expected to change: it, its gradients, and what the optimizers
+        keep of it.
+        """
+        total = sum(piece.extent for piece in captured.pieces)
+        trains = sum(piece.extent for piece in captured.pieces if piece.trains)
+        share = (2 + captured.averages) * trains / total if total and trains else 1.0
+        self.expected = 2 * gathering + min(1.0, share) * copying
 
     def close(self, wait_seconds: float) -> bool:
         """Store what waits. Returns whether all of it was stored within the time."""
