@@ -17,6 +17,9 @@ from flordb.replay.propagate.units import Unit
 _CLOSE = 0.5
 """A block that is spoken for more than this share of the best one's weight is a rival."""
 
+_SAME = 0.8
+"""From this likeness on, two statements are taken for the same one."""
+
 
 def no_doubt(unit: Unit, place: Place, index: int, places: Sequence[Place], placer: Placer) -> None:
     """Check that the witnesses leave one place. Raises Refused.
@@ -28,7 +31,7 @@ def no_doubt(unit: Unit, place: Place, index: int, places: Sequence[Place], plac
     where = f"line {line_of_slot(place.block, index)} of {place.block.owner.source.path}"
     if any(w.near and (w.index < index) != w.before for w in place.witnesses):
         raise Refused(f"the statements round it stand in another order at {where}")
-    before, after = (_side(unit, before, place, placer.matching) for before in (True, False))
+    before, after = (_side(unit, before, place, index, placer.matching) for before in (True, False))
     owner = _owner(unit, placer.matching)
     if owner is _owner_of(place, placer.matching):
         rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
@@ -52,15 +55,21 @@ class _Side(Enum):
     NONE = "the newer version's block begins or ends here"
 
 
-def _side(unit: Unit, before: bool, place: Place, matching: Matching) -> _Side:
+def _side(unit: Unit, before: bool, place: Place, slot: int, matching: Matching) -> _Side:
     assert unit.block is not None
     index = unit.index - 1 if before else unit.index + 1
     if not 0 <= index < len(unit.block.units):
         return _Side.NONE
-    other = matching.to_old.get(unit.block.units[index])
-    if other is None:
-        return _Side.NEW
-    return _Side.HERE if other.block is place.block else _Side.ELSEWHERE
+    neighbour = unit.block.units[index]
+    other = matching.to_old.get(neighbour)
+    if other is not None and other.block is place.block:
+        return _Side.HERE
+    at = slot - 1 if before else slot
+    beside = place.block.units[at] if 0 <= at < len(place.block.units) else None
+    # A statement that occurs several times may be matched with another of them, or with none.
+    if beside is not None and matching.likeness(neighbour, beside) > _SAME:
+        return _Side.HERE
+    return _Side.NEW if other is None else _Side.ELSEWHERE
 
 
 def _owner(unit: Unit, matching: Matching) -> Unit | None:
