@@ -23,6 +23,10 @@ _MOST_CELLS = 6000
 _HEADED = ("If", "For", "While")
 _LAST_CHANCE = 0.5
 """How sure a pair is that nothing but its place speaks for."""
+_REORDERED = 0.75
+"""From this likeness on, two statements may be the same in another order,"""
+_MARGIN = 0.2
+"""if none of the others is nearly as much alike."""
 _ROUNDS = 4
 
 
@@ -59,6 +63,7 @@ class Matching:
             before = len(self.to_old)
             self._definitions(old, new)
             self._moved_statements(old, new)
+            self._reordered(new)
             self._upwards(new)
             if len(self.to_old) == before:
                 break
@@ -253,6 +258,31 @@ class Matching:
                     joined[pair] = joined.get(pair, 0) + 1
         for (block, other_block), _ in sorted(joined.items(), key=lambda item: -item[1]):
             self.align(block, other_block)
+
+    def _reordered(self, new: Mapping[str, Source]) -> None:
+        """What is left over in two matched blocks and alike to one statement only is that one."""
+        for owner in [u for s in new.values() for u in (s.root, *s.units) if u.blocks]:
+            other = self.to_old.get(owner)
+            theirs = {block.part: block for block in other.blocks} if other is not None else {}
+            for block in owner.blocks:
+                if block.part in theirs:
+                    self._pair_by_likeness(block, theirs[block.part])
+
+    def _pair_by_likeness(self, new: Block, old: Block) -> None:
+        mine = [
+            u for u in new.units if not u.blocks and u not in self.to_old and u not in self._hidden
+        ]
+        theirs = [u for u in old.units if not u.blocks and u not in self.to_new]
+        if not mine or not theirs or len(mine) * len(theirs) > _MOST_CELLS:
+            return
+        table = [[self.likeness(a, b) for b in theirs] for a in mine]
+        columns = list(zip(*table, strict=True))
+        for i, row in enumerate(table):
+            best = max(row)
+            j = row.index(best)
+            others = [*row[:j], *row[j + 1 :], *columns[j][:i], *columns[j][i + 1 :]]
+            if best >= _REORDERED and best - max(others, default=0.0) >= _MARGIN:
+                self._pair(mine[i], theirs[j], best)
 
     def _left(
         self, sources: Mapping[str, Source], done: Mapping[Unit, Unit], renamed: bool = False
