@@ -740,13 +740,15 @@ PAIRS = [
         """
         env = make(name)
         env.seed(args.seed)
-        model = build(env)  # <-
+        model = Policy(args)  # <-
+        train(model, env)
         """,
         """
         env = make(name)
         start(env, seed=args.seed)
         flor.log("spec", env.spec)
-        model = build(env)
+        learner = Critic(width)
+        train(learner, env)
         """,
     ),
     Pair(
@@ -835,6 +837,58 @@ PAIRS = [
                 total.add(score)
         """,
         why="the older version has another block",
+    ),
+    Pair(
+        "another condition guards it",
+        """
+        for batch in loader:
+            loss = train(batch)
+            if args.half:
+                scale(loss, args.factor)
+                loss.backward()
+                trace(0, width, args.part_0)
+                trace(1, width, args.part_1)
+                trace(2, width, args.part_2)
+                trace(3, width, args.part_3)
+                trace(4, width, args.part_4)
+                trace(5, width, args.part_5)
+                trace(6, width, args.part_6)
+                trace(7, width, args.part_7)
+                trace(8, width, args.part_8)
+                trace(9, width, args.part_9)
+                trace(10, width, args.part_10)
+                trace(11, width, args.part_11)
+                trace(12, width, args.part_12)
+                trace(13, width, args.part_13)
+            count(batch)
+        """,
+        """
+        for batch in loader:
+            loss = train(batch)
+            if use_graph and step > 3:
+                scale(loss, args.factor)
+                flor.log("loss", loss.item())
+                loss.backward()
+            count(batch)
+        """,
+        why="another condition holds",
+    ),
+    Pair(
+        "a renamed definition that changed places with another statement",
+        """
+        for epoch in range(epochs):
+            first_loss, first_score = train_epoch(model, data, crit, optimizer)
+            update_rate(epoch)
+            report(model)  # <-
+        """,
+        """
+        for epoch in range(epochs):
+            update_rate(epoch)
+            train_loss, train_score = train_epoch(model, data, crit, optimizer)
+            flor.log("score", train_score)
+            report(model)
+        """,
+        line='flor.log("score", first_score)',
     ),
 ]
 

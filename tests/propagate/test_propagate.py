@@ -507,3 +507,14 @@ model.load(weights)
     answer = propagate_source(old, new, 5)
     assert isinstance(answer, Patch), answer
     assert answer.files["source.py"] == new
+
+
+def test_a_new_block_does_not_matter_between_statements_that_are_the_same() -> None:
+    steps = "opt.zero_grad()\n{}loss.backward()\nopt.step()\n"
+    again = "\n\ndef again(opt, loss):\n" + textwrap.indent(steps.format(""), "    ")
+    old = 'opt, loss = make("test")\n' + steps + "report(loss)\n" + again
+    body = textwrap.indent(steps.format("print(opt.state)\n"), "    ")
+    new = 'opt, loss = make("test")\nif loss > 0:\n' + body + "report(loss)\n"
+    answer = propagate_source(old.format(""), new, 4)
+    assert isinstance(answer, Patch), answer
+    assert answer.files["source.py"] == old.format("print(opt.state)\n")
