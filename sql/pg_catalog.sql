@@ -202,12 +202,23 @@ CREATE VIEW pg.pg_range AS
 SELECT NULL::BIGINT AS rngtypid, NULL::BIGINT AS rngsubtype, NULL::BIGINT AS rngmultitypid,
     NULL::BIGINT AS rngcollation, NULL::BIGINT AS rngsubopc
 WHERE false;
+-- Our functions that are for users; DuckDB's own would be hundreds.
+CREATE VIEW pg.functions AS
+SELECT 20000 + row_number() OVER (ORDER BY function_name, function_type)::BIGINT AS oid,
+    function_name, coalesce(return_type, 'TABLE') AS result,
+    array_to_string(list_transform(parameters, lambda name, n:
+        name || CASE WHEN parameter_types[n] IS NULL THEN '' ELSE ' ' || lower(parameter_types[n]) END
+    ), ', ') AS arguments
+FROM duckdb_functions()
+WHERE function_name IN ('flor_pivot', 'git_source', 'flor_array', 'flor_array_shape');
 CREATE VIEW pg.pg_proc AS
-SELECT NULL::BIGINT AS oid, '' AS proname, NULL::BIGINT AS pronamespace, NULL::BIGINT AS proowner,
-    '' AS prokind, false AS proretset, NULL::BIGINT AS prorettype, 0::SMALLINT AS pronargs,
-    NULL::BIGINT[] AS proargtypes, NULL::BIGINT[] AS proallargtypes, NULL::VARCHAR[] AS proargmodes,
-    NULL::VARCHAR[] AS proargnames, '' AS prosrc, NULL::BIGINT AS prolang, '' AS provolatile
-WHERE false;
+SELECT oid, function_name AS proname, 2200::BIGINT AS pronamespace, 10::BIGINT AS proowner,
+    'f' AS prokind, result = 'TABLE' AS proretset, 25::BIGINT AS prorettype,
+    len(string_split(arguments, ','))::SMALLINT AS pronargs,
+    []::BIGINT[] AS proargtypes, NULL::BIGINT[] AS proallargtypes, NULL::VARCHAR[] AS proargmodes,
+    NULL::VARCHAR[] AS proargnames, function_name AS prosrc, NULL::BIGINT AS prolang,
+    's' AS provolatile
+FROM pg.functions;
 CREATE VIEW pg.pg_statistic_ext AS
 SELECT NULL::BIGINT AS oid, NULL::BIGINT AS stxrelid, '' AS stxname, NULL::BIGINT AS stxnamespace,
     NULL::BIGINT[] AS stxkeys, NULL::VARCHAR[] AS stxkind, 0::INTEGER AS stxstattarget
@@ -273,6 +284,12 @@ CREATE MACRO pg_table_size(id) AS 0::BIGINT;
 CREATE MACRO pg_is_in_recovery() AS false;
 CREATE MACRO pg_backend_pid() AS 0::INTEGER;
 CREATE MACRO pg_statistics_obj_is_visible(id) AS true;
+CREATE MACRO pg_function_is_visible(id) AS true;
+CREATE MACRO pg_get_function_result(id) AS
+    (SELECT lower(f.result) FROM pg.functions f WHERE f.oid = id);
+CREATE MACRO pg_get_function_arguments(id) AS (SELECT f.arguments FROM pg.functions f WHERE f.oid = id);
+CREATE MACRO pg_get_function_identity_arguments(id) AS pg_get_function_arguments(id);
+CREATE MACRO pg_advisory_unlock_all() AS NULL::VARCHAR;
 CREATE MACRO pg_char_to_encoding(name) AS 6;
 CREATE MACRO quote_ident(name) AS
     CASE WHEN regexp_full_match(name, '[a-z_][a-z0-9_]*') THEN name

@@ -65,6 +65,11 @@ def check(sql: str) -> None:
             raise Refused("this form of EXPLAIN is not served")
         check(text[head.end() :])
         return
+    if kind == duckdb.StatementType.MULTI:
+        raise Refused(
+            "PIVOT without its values makes a type of them first, which is not served: "
+            "write them, as in PIVOT … ON epoch IN (0, 1, 2) USING …"
+        )
     if kind != duckdb.StatementType.SELECT:
         raise Refused(
             f"{_name(kind)} is not served: sessions from outside can read (SELECT, FROM, WITH, "

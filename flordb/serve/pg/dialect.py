@@ -16,7 +16,8 @@ _NAME = r'(?:"((?:[^"]|"")+)"|([\w$]+))'
 @dataclass(frozen=True)
 class Command:
     """A statement to the session. ``kind`` says which, ``name`` and ``value`` what it is about,
-    ``count`` how many rows (None: all), ``hold`` whether a cursor outlives its transaction."""
+    ``count`` how many rows (None: all) and ``way`` in which direction, ``hold`` whether a cursor
+    outlives its transaction, ``scrolls`` whether it goes backward too."""
 
     kind: str
     name: str = ""
@@ -24,6 +25,8 @@ class Command:
     count: int | None = None
     tag: str = ""
     hold: bool = False
+    way: str = "forward"
+    scrolls: bool = False
 
 
 def command_of(sql: str) -> Command | None:
@@ -109,32 +112,51 @@ def _silent(text: str) -> Command | None:
 
 def _declare(text: str) -> Command | None:
     found = re.fullmatch(
-        rf"declare\s+{_NAME}\s+(?:binary\s+|insensitive\s+|asensitive\s+|(?:no\s+)?scroll\s+)*"
+        rf"declare\s+{_NAME}\s+((?:binary\s+|insensitive\s+|asensitive\s+|(?:no\s+)?scroll\s+)*)"
         r"cursor\s+(?:(with|without)\s+hold\s+)?for\s+(.+)",
         text,
         re.IGNORECASE | re.DOTALL,
     )
     if found is None:
         return None
-    hold = (found[3] or "").lower() == "with"
+    options = found[3].lower().split()
+    scrolls = "scroll" in options and "no" not in options
+    hold = (found[4] or "").lower() == "with"
     name = _cursor(found[1], found[2])
-    return Command("declare", name, found[4], tag="DECLARE CURSOR", hold=hold)
+    tag = "DECLARE CURSOR"
+    return Command("declare", name, found[5], tag=tag, hold=hold, scrolls=scrolls)
+
+
+_WAYS = {
+    "next": ("forward", 1),
+    "prior": ("backward", 1),
+    "first": ("absolute", 1),
+    "last": ("absolute", -1),
+    "all": ("forward", None),
+}
 
 
 def _fetch(text: str) -> Command | None:
     found = re.fullmatch(
-        r"(fetch|move)\s+(?:(next|first|forward\s+all|all|forward\s+\d+|forward|\d+)\s+)?"
+        r"(fetch|move)\s+(?:(next|prior|first|last|all|[+-]?\d+|(?:absolute|relative)\s+[+-]?\d+"
+        r"|(?:forward|backward)(?:\s+(?:all|\d+))?)\s+)?"
         rf"(?:(?:from|in)\s+)?{_NAME}",
         text,
         re.IGNORECASE,
     )
     if found is None:
         return None
-    how = (found[2] or "next").lower().removeprefix("forward").strip() or "1"
-    count = {"next": 1, "first": 1, "all": None}.get(how, 0)
-    if count == 0:
-        count = int(how)
-    return Command("fetch", _cursor(found[3], found[4]), count=count, tag=found[1].upper())
+    way, *rest = (found[2] or "next").lower().split()
+    count: int | None
+    if way in _WAYS:
+        way, count = _WAYS[way]
+    elif way in ("forward", "backward", "absolute", "relative"):
+        number = rest[0] if rest else "1"
+        count = None if number == "all" else int(number)
+    else:
+        way, count = "forward", int(way)
+    name = _cursor(found[3], found[4])
+    return Command("fetch", name, count=count, tag=found[1].upper(), way=way)
 
 
 def _close(text: str) -> Command | None:

@@ -10,7 +10,7 @@ import datetime
 import re
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from flordb.serve.engine import quoted
@@ -57,6 +57,38 @@ def positions(sql: str) -> list[tuple[int, int, int]]:
         if token["number"]:
             found.append((token.start(), token.end(), int(token["number"])))
     return found
+
+
+def declared(sql: str) -> dict[int, int]:
+    """Number to type of the parameters that are cast where they stand: ``$1::int``."""
+    found = {}
+    for _, end, number in positions(sql):
+        cast = _CAST.match(sql, end)
+        oid = _NAMES.get(cast[1].lower()) if cast is not None else None
+        if cast is not None and oid is not None:
+            found[number] = types.BY_OID[oid].array if cast[2] else oid
+    return found
+
+
+_CAST = re.compile(r"\s*::\s*(?:pg_catalog\.)?(\w+(?:\s+precision)?)(\s*\[\])?(?![\w(])", re.I)
+# SQL's names of types, beside PostgreSQL's own.
+_NAMES = {kind.name: oid for oid, kind in types.BY_OID.items()} | {
+    "boolean": 16,
+    "bytea": 17,
+    "blob": 17,
+    "bigint": 20,
+    "smallint": 21,
+    "int": 23,
+    "integer": 23,
+    "varchar": 25,
+    "string": 25,
+    "real": 700,
+    "float": 700,
+    "double": 701,
+    "double precision": 701,
+    "decimal": 1700,
+    "datetime": 1114,
+}
 
 
 def bound(sql: str, values: Sequence[str]) -> str:
@@ -109,6 +141,8 @@ def _elements(text: str, oid: int) -> list[str]:
 
 def _text(value: bytes, oid: int) -> str:
     """The text of a value in the binary format."""
+    if oid in _ELEMENTS:
+        return "{" + ",".join(_binary_elements(value, _ELEMENTS[oid])) + "}"
     if oid in _INTEGERS:
         return str(struct.unpack(_INTEGERS[oid], value)[0])
     if oid in _FLOATS:
@@ -131,6 +165,24 @@ def _text(value: bytes, oid: int) -> str:
     if oid == types.NUMERIC.oid:
         return _numeric(value)
     return value.decode()
+
+
+def _binary_elements(value: bytes, oid: int) -> Iterator[str]:
+    """The elements of an array of one dimension in the binary format, as in its text."""
+    dimensions = struct.unpack_from("!i", value)[0]
+    if dimensions not in (0, 1):
+        raise ParameterError("an array of more than one dimension")
+    count = struct.unpack_from("!i", value, 12)[0] if dimensions else 0
+    at = 20
+    for _ in range(count):
+        length = struct.unpack_from("!i", value, at)[0]
+        at += 4
+        if length < 0:
+            yield "NULL"
+            continue
+        text = _text(value[at : at + length], oid)
+        yield '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        at += length
 
 
 def _numeric(value: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import duckdb
@@ -21,10 +21,11 @@ class Rows:
     """The rows of a query, read in a read-only transaction of their own.
 
     ``columns`` are known from the beginning; `take` gives the rows as messages. Used by one thread;
-    `interrupt` may be called by any. Raises the errors of `flordb.query.errors`.
+    `interrupt` may be called by any. ``is_catalog``: they are PostgreSQL's catalog. Raises the
+    errors of `flordb.query.errors`.
     """
 
-    def __init__(self, database: Database, sql: str) -> None:
+    def __init__(self, database: Database, sql: str, is_catalog: bool = False) -> None:
         self._cursor = database.cursor()
         self._sql = sql
         self._reader: Any = None
@@ -40,7 +41,8 @@ class Rows:
             raise translate(error) from error
         names = list(relation.columns)
         self.columns = [
-            column_of(name, kind) for name, kind in zip(names, relation.types, strict=True)
+            column_of(name, kind, is_catalog)
+            for name, kind in zip(names, relation.types, strict=True)
         ]
 
     def take(self, most: int | None, binary: Sequence[bool]) -> Iterator[bytes]:
@@ -51,7 +53,7 @@ class Rows:
         self.taken = 0
         if self.done:
             return
-        try:
+        with self._translated():
             if self._reader is None:
                 self._start(binary)
             while not self.done and (most is None or self.taken < most):
@@ -65,6 +67,24 @@ class Rows:
                     batch = batch.slice(0, room)
                 self.taken += batch.num_rows
                 yield encode(batch, self.columns, self._binary)
+
+    def whole(self, binary: Sequence[bool]) -> pa.Table:
+        """All rows, for `encoded`. Instead of `take`."""
+        with self._translated():
+            self._start(binary)
+            table = self._reader.read_all()
+        self.close()
+        return table
+
+    def encoded(self, table: pa.Table) -> Iterator[bytes]:
+        """Rows of the `whole` as DataRow messages."""
+        for batch in table.combine_chunks().to_batches(_BATCH_ROWS):
+            yield encode(batch, self.columns, self._binary)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except duckdb.Error as error:
             self.close()
             raise translate(error) from error

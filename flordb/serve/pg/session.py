@@ -25,6 +25,7 @@ from flordb.replay.execute import Progress
 from flordb.serve.engine import Client, Engine
 from flordb.serve.errors import Cancelled
 from flordb.serve.pg import catalog, parameters
+from flordb.serve.pg.cursors import Cursor
 from flordb.serve.pg.dialect import Command, command_of
 from flordb.serve.pg.errors import SessionError, error_message, notice
 from flordb.serve.pg.result import Rows
@@ -68,9 +69,7 @@ class Session:
     status: TransactionStatus = TransactionStatus.IDLE
     _statements: dict[str, _Prepared] = field(default_factory=dict)
     _portals: dict[str, _Portal] = field(default_factory=dict)
-    _cursors: dict[str, Rows] = field(default_factory=dict)
-    _held: set[str] = field(default_factory=set)  # outlive their transaction when it commits
-    _kept: set[str] = field(default_factory=set)  # have outlived it
+    _cursors: dict[str, Cursor] = field(default_factory=dict)
     _running: Rows | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
@@ -176,7 +175,7 @@ class Session:
         wanted = max((number for *_, number in parameters.positions(prepared.sql)), default=0)
         if count < wanted or len(message.param_formats) not in (0, 1, count):
             raise SessionError("08P01", f"{count} parameters given, {wanted} needed")
-        oids = [*prepared.oids, *[0] * count]
+        oids = _typed(prepared, count)
         values = [
             parameters.literal(value, oids[n], bool(_nth(message.param_formats, n)))
             for n, value in enumerate(message.param_values)
@@ -188,7 +187,7 @@ class Session:
 
     def _describe(self, message: messages.Describe) -> None:
         if message.kind == "P" and message.name in self._cursors:
-            self._send_columns(self._cursors[message.name].columns, [])
+            self._send_columns(self._cursors[message.name].rows.columns, [])
             return
         if message.kind == "P":
             portal = self._portal(message.name)
@@ -198,7 +197,7 @@ class Session:
         prepared = self._statement(message.name)
         positions = parameters.positions(prepared.sql)
         count = max((number for *_, number in positions), default=0)
-        oids = [*prepared.oids, *[0] * count][: max(count, len(prepared.oids))]
+        oids = _typed(prepared, count)
         self.wire.send(messages.ParameterDescription([oid or TEXT.oid for oid in oids]))
         if not prepared.is_described:
             sql = parameters.bound(prepared.sql, ["NULL"] * len(oids))
@@ -267,7 +266,7 @@ class Session:
 
     def _rows(self, sql: str, probed: str | None) -> Rows:
         try:
-            return Rows(self.engine.database, sql)
+            return Rows(self.engine.database, sql, is_catalog=probed is not None)
         except FlorError:
             if probed is not None:
                 _log.warning("unknown catalog query: %s", " ".join(probed.split()))
@@ -292,7 +291,7 @@ class Session:
             if command.kind == "show":
                 return [Column(command.name, TEXT)]
             is_fetch = command.kind == "fetch" and command.tag == "FETCH"
-            return self._cursor(command.name).columns if is_fetch else None
+            return self._cursor(command.name).rows.columns if is_fetch else None
         client = Client(self.variables.settings, self._cancelled)
         translated = catalog.translated(portal.sql, self.variables)
         ready, is_complete = self.engine.described(translated or portal.sql, client)
@@ -363,25 +362,27 @@ class Session:
         if command.name in self._cursors:
             raise SessionError("42P03", f"cursor {command.name!r} already exists")
         _check_room(self._cursors, "cursors")
-        self._cursors[command.name] = self._open(command.value)
-        if command.hold:
-            self._held.add(command.name)
-        if self.status == TransactionStatus.IDLE:
-            self._kept.add(command.name)
+        rows = self._open(command.value)
+        kept = self.status == TransactionStatus.IDLE
+        self._cursors[command.name] = Cursor(rows, command.scrolls, command.hold, kept)
 
     def _fetch(self, command: Command, portal: _Portal, describes: bool) -> None:
-        rows = self._cursor(command.name)
-        binary = _binary(portal.formats, len(rows.columns))
-        if command.tag == "MOVE":
-            for _ in rows.take(command.count, binary):
+        cursor = self._cursor(command.name)
+        binary = _binary(portal.formats, len(cursor.rows.columns))
+        moves = command.tag == "MOVE"
+        if describes and not moves:
+            self._send_columns(cursor.rows.columns, portal.formats)
+        self._watch(cursor.rows)
+        try:
+            for data in cursor.fetch(command, binary):
+                if not moves:
+                    self.wire.send_raw(data)
                 self._check_cancelled()
-        else:
-            if describes:
-                self._send_columns(rows.columns, portal.formats)
-            self._send_rows(rows, command.count, binary)
-        self.wire.send(messages.CommandComplete(f"{command.tag} {rows.taken}"))
+        finally:
+            self._running = None
+        self.wire.send(messages.CommandComplete(f"{command.tag} {cursor.taken}"))
 
-    def _cursor(self, name: str) -> Rows:
+    def _cursor(self, name: str) -> Cursor:
         if name not in self._cursors:
             raise SessionError("34000", f"cursor {name!r} does not exist")
         return self._cursors[name]
@@ -393,15 +394,13 @@ class Session:
 
     def _end_cursors(self, commits: bool) -> None:
         """At a transaction's end, its cursors go; those WITH HOLD stay where it commits."""
-        if commits:
-            self._kept |= self._held
-        for name in set(self._cursors) - self._kept:
-            self._drop_cursor(name)
+        for name, cursor in list(self._cursors.items()):
+            cursor.kept |= commits and cursor.holds
+            if not cursor.kept:
+                self._drop_cursor(name)
 
     def _drop_cursor(self, name: str) -> None:
-        self._cursors.pop(name).close()
-        self._held.discard(name)
-        self._kept.discard(name)
+        self._cursors.pop(name).rows.close()
 
     # Clean-up.
 
@@ -490,6 +489,13 @@ class Session:
 def _check_room(held: Mapping[str, object], what: str) -> None:
     if len(held) >= _MOST_OPEN:
         raise SessionError("53400", f"more than {_MOST_OPEN} {what} in one session")
+
+
+def _typed(prepared: _Prepared, count: int) -> list[int]:
+    """The types of a statement's parameters: the client's, those of casts, or 0."""
+    given = [*prepared.oids, *[0] * max(0, count - len(prepared.oids))]
+    casts = parameters.declared(prepared.sql)
+    return [oid or casts.get(number, 0) for number, oid in enumerate(given, start=1)]
 
 
 def _nth(formats: Sequence[int], number: int) -> int:

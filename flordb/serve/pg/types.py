@@ -69,6 +69,7 @@ TIMESTAMP = Type(
 TIMESTAMPTZ = Type("timestamptz", 1184, 8, 1185, ">i8", binary=_INSTANT)
 INTERVAL = Type("interval", 1186, 16, 1187, "interval")
 NUMERIC = Type("numeric", 1700, -1, 1231, "numeric", binary="{}::VARCHAR")
+OID = Type("oid", 26, 4, 1028, ">u4")
 UUID = Type("uuid", 2950, 16, 2951, "bytes", binary="unhex(replace({}::VARCHAR, '-', ''))")
 
 _BY_ID = {
@@ -106,7 +107,7 @@ _BY_ID = {
 # Those whose values need no SQL: `rows` writes them as they come from DuckDB.
 _NATIVE_TEXT = frozenset({"smallint", "integer", "bigint", "varchar"})
 _NATIVE_BINARY = _NATIVE_TEXT | {"float", "double"}
-BY_OID = {kind.oid: kind for kind in (*_BY_ID.values(), JSON)}
+BY_OID = {kind.oid: kind for kind in (*_BY_ID.values(), JSON, OID)}
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,11 @@ class Column:
         return (self.type.binary if binary else self.type.text).format(name)
 
 
-def column_of(name: str, duckdb_type: Any) -> Column:
-    """The column that a DuckDB type becomes. What PostgreSQL has no type for is text or JSON."""
+def column_of(name: str, duckdb_type: Any, is_catalog: bool = False) -> Column:
+    """The column that a DuckDB type becomes. What PostgreSQL has no type for is text or JSON.
+
+    ``is_catalog``: it is of PostgreSQL's catalog, where lists of BIGINT are lists of oids.
+    """
     if str(duckdb_type) == "JSON":
         return Column(name, JSON)
     kind = duckdb_type.id
@@ -142,6 +146,8 @@ def column_of(name: str, duckdb_type: Any) -> Column:
         inner = column_of(name, duckdb_type.children[0][1])
         if inner.element is not None or inner.type in (JSON, BYTEA, INTERVAL):
             return Column(name, JSON)
+        if is_catalog and inner.type is INT8:
+            inner = Column(name, OID)
         array = Type(f"_{inner.type.name}", inner.type.array, -1, 0, "array")
         return Column(name, array, -1, inner.type)
     if kind == "decimal":
