@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from types import TracebackType
 
 import duckdb
 
@@ -102,10 +101,5 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ for epoch in flor.loop("epoch", range(3)):
     flor.log("acc", weight)
 """
 LINE = "        weight += 1\n"
+LACKING = ("anywhere", "given_up", "alone", "dashboards")
+"""A column for each test that has values acquired."""
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +43,29 @@ def trained_slowly(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     place = make_sandbox(tmp_path_factory.mktemp("slow"))
     place.write("train.py", SLOW)
     place.run("train.py")
-    more = '        flor.log("inside", weight * 2)\n        flor.log("other", weight * 3)\n'
+    more = "".join(f'        flor.log("{name}", weight * 2)\n' for name in LACKING)
     place.write("train.py", SLOW.replace(LINE, LINE + more))
     return place
 
 
 @pytest.fixture
 def slow(trained_slowly: Sandbox, tmp_path: Path) -> Sandbox:
-    """A run of two seconds, of which each step must be run again for ``inside`` and ``other``."""
+    """A run of two seconds, of which each step must be run again for what it lacks."""
     return copied(trained_slowly, tmp_path)
 
 
-def replays(place: Sandbox) -> list[Path]:
-    return list(place.project.runs.glob("*.replay-*.jsonl"))
+@pytest.fixture(scope="module")
+def server(trained_slowly: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that several tests share, with one worker."""
+    place = copied(trained_slowly, tmp_path_factory.mktemp("shared"))
+    with served(place, "--workers", "1") as running:
+        yield running
+
+
+def replays(place: Sandbox, name: str) -> list[Path]:
+    """The replays that brought a column."""
+    files = place.project.runs.glob("*.replay-*.jsonl")
+    return [path for path in files if f'"{name}"' in path.read_text().partition("\n")[0]]
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -74,18 +86,25 @@ def ask(server: Served, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_two_dashboards_share_one_replay(slow: Sandbox) -> None:
-    with served(slow, "--workers", "1") as server, ThreadPoolExecutor(3) as pool:
-        sql = "SELECT sum(inside) FROM flor"
-        asked: list[Future[Any]] = [pool.submit(ask, server, sql) for _ in range(3)]
-        assert [future.result() for future in asked] == [[(180.0,)]] * 3
-    assert len(replays(slow)) == 1
+# The first two wait for the first process that the server starts: they come first.
 
 
-def test_who_gives_up_stops_only_what_nobody_else_waits_for(slow: Sandbox) -> None:
-    sql = "SELECT sum(inside) FROM flor"
+def test_a_replay_that_nobody_waits_for_is_stopped(server: Served) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with connected(server) as connection:
+            asked = pool.submit(connection.execute, "SELECT sum(alone) FROM flor")
+            eventually(lambda: children(server.process))
+            hang_up(connection)
+            with pytest.raises(errors.OperationalError):
+                asked.result()
+            eventually(lambda: not children(server.process), 10)
+        assert replays(server.place, "alone") == []
+        assert ask(server, "SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_who_gives_up_stops_only_what_nobody_else_waits_for(server: Served) -> None:
+    sql = "SELECT sum(given_up) FROM flor"
     with (
-        served(slow, "--workers", "1") as server,
         ThreadPoolExecutor(2) as pool,
         connected(server) as gone,
         connected(server) as cancelled,
@@ -106,20 +125,15 @@ def test_who_gives_up_stops_only_what_nobody_else_waits_for(slow: Sandbox) -> No
         assert result is not None
         assert result.get_value(0, 0) == b"180.0"
         assert stays.pgconn.get_result() is None
-    assert len(replays(slow)) == 1
+    assert len(replays(server.place, "given_up")) == 1
 
 
-def test_a_replay_that_nobody_waits_for_is_stopped(slow: Sandbox) -> None:
-    with served(slow, "--workers", "1") as server, ThreadPoolExecutor(1) as pool:
-        with connected(server) as connection:
-            asked = pool.submit(connection.execute, "SELECT sum(other) FROM flor")
-            eventually(lambda: children(server.process))
-            hang_up(connection)
-            with pytest.raises(errors.OperationalError):
-                asked.result()
-            eventually(lambda: not children(server.process), 10)
-        assert replays(slow) == []
-        assert ask(server, "SELECT count(*) FROM runs") == [(1,)]
+def test_two_dashboards_share_one_replay(server: Served) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        sql = "SELECT sum(dashboards) FROM flor"
+        asked: list[Future[Any]] = [pool.submit(ask, server, sql) for _ in range(3)]
+        assert [future.result() for future in asked] == [[(180.0,)]] * 3
+    assert len(replays(server.place, "dashboards")) == 1
 
 
 def hang_up(connection: Any) -> None:
@@ -130,13 +144,13 @@ def hang_up(connection: Any) -> None:
 
 @needs_quack
 def test_both_protocols_share_one_replay(slow: Sandbox) -> None:
-    sql = "SELECT sum(inside) FROM flor"
+    sql = "SELECT sum(anywhere) FROM flor"
     with served(slow, "--workers", "1", quack=True) as server, ThreadPoolExecutor(2) as pool:
         shell = pool.submit(in_shell, server, f"FROM f.query('{sql}');")
         dashboard = pool.submit(ask, server, sql)
         assert shell.result() == (["180.0"], "")
         assert dashboard.result() == [(180.0,)]
-    assert len(replays(slow)) == 1
+    assert len(replays(slow, "anywhere")) == 1
 
 
 def test_a_training_is_seen_while_it_runs_and_while_others_look(slow: Sandbox) -> None:
