@@ -186,9 +186,18 @@ def _convert(value: Any, to: type) -> Any:
     return to(value)
 
 
-_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0}
+_UNITS = {
+    "ms": 0.001,
+    "": 1.0,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "minute": 60.0,
+}
 _UNITS |= {"h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*?)s?\s*", re.IGNORECASE)
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 def seconds_of(value: str | float) -> float:
@@ -199,8 +208,11 @@ def seconds_of(value: str | float) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return float(value)
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None or found[2].lower() not in _UNITS:
+    unit = found[2].lower() if found is not None else None
+    if unit not in _UNITS and unit is not None:
+        unit = unit.removesuffix("s")
+    if found is None or unit not in _UNITS:
         raise ValueError(
             f"{value!r} is no duration: expected seconds, or a text such as '90 s', '5 min', '2 h'"
         )
-    return float(found[1]) * _UNITS[found[2].lower()]
+    return float(found[1]) * _UNITS[unit]

@@ -28,7 +28,7 @@ from flordb.query.errors import mapped
 from flordb.query.explain import describe
 from flordb.query.facts import Memory
 from flordb.query.needs import names_in
-from flordb.query.options import ACQUIRE, assigned, assignment, with_options
+from flordb.query.options import ACQUIRE, assigned, assignment, shown, with_options
 from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
 from flordb.query.progress import progress_bar
@@ -239,6 +239,10 @@ class Connection(Cursor):
         if setting is not None:
             self.settings = assigned(self.settings, self._first_settings, setting)
             return None
+        asked_for = shown(sql, self.settings)
+        if asked_for is not None:
+            name, value = asked_for
+            return self._query(f"SELECT ? AS {name}", [value], None)
         chosen = with_options(self.settings, *options)
         parsed = _statement.parse(sql)
         reading = self._with_views(parsed)

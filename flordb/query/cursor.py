@@ -130,6 +130,17 @@ class Cursor:
         """The rows for any library that speaks Arrow's C stream interface (Polars, pandas, …)."""
         return self.result().table().__arrow_c_stream__(requested_schema)
 
+    def __repr__(self) -> str:
+        if self._result is None:
+            return f"<{type(self).__name__} without a result>"
+        count, names = self._result.rowcount, self._result.names
+        columns = f"{len(names)} column{'s' * (len(names) != 1)}"
+        return f"<{type(self).__name__}: {count} row{'s' * (count != 1)} of {columns}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """DuckDB's table, which fits the terminal, in IPython."""
+        printer.text(repr(self) if self._result is None else self._result.drawn())
+
     def _repr_html_(self) -> str | None:
         """A table, in a notebook."""
         from flordb.query.html import table_of

@@ -165,5 +165,7 @@ def mapped() -> Iterator[None]:
     """Raise DuckDB's errors as ours, with DuckDB's words."""
     try:
         yield
+    except Error:
+        raise
     except duckdb.Error as error:
         raise translate(error) from error

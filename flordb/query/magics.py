@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from flordb.errors import FlorError
 from flordb.query.connection import Connection, connect
 from flordb.query.cursor import Cursor
 from flordb.query.errors import ProgrammingError
@@ -54,7 +55,13 @@ class Magics:
         given = {k: options[k] for k in ("acquire", "budget") if k in options}
         scope = {"_flordb_call": connection.cursor().execute, "_named": named, "_options": given}
         call = f"_flordb_call({sql!r}, _named, **_options)"
-        cursor: Cursor = eval(call, variables, scope)
+        try:
+            cursor: Cursor = eval(call, variables, scope)
+        except FlorError as error:
+            text = f"{type(error).__name__}: {error}"
+            # What IPython shows instead of a traceback: the fault is in the cell's SQL.
+            error._render_traceback_ = lambda: [text]  # type: ignore[attr-defined]
+            raise
         if cursor.description is None:
             return None
         if "output" in options:

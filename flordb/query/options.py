@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from flordb.query.errors import ProgrammingError
+import duckdb
+
+from flordb.query.errors import ProgrammingError, translate
 from flordb.settings import Settings, seconds_of
 
 ACQUIRE = ("auto", "always", "never")
@@ -21,6 +23,7 @@ _ASSIGNMENT = re.compile(
     rf"|reset\s+(?:(?:session|global|local)\s+)?flor_(?P<reset>\w+)){_COMMENT};?{_COMMENT}",
     re.IGNORECASE | re.DOTALL,
 )
+_SHOW = re.compile(rf"{_COMMENT}show\s+flor_(acquire|budget){_COMMENT};?{_COMMENT}", re.I | re.S)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ def assignment(sql: str) -> Assignment | None:
     return Assignment(found["set"].lower(), None if text.lower() == "default" else text)
 
 
+def shown(sql: str, settings: Settings) -> tuple[str, str] | None:
+    """The name and the value that ``SHOW flor_budget`` and ``SHOW flor_acquire`` ask for."""
+    found = _SHOW.fullmatch(sql)
+    if found is None:
+        return None
+    if found[1].lower() == "budget":
+        return "flor_budget", f"{settings.budget_seconds:g} s"
+    return "flor_acquire", settings.acquire
+
+
 def assigned(settings: Settings, first: Settings, what: Assignment) -> Settings:
     """The settings after an assignment; ``first`` are those that RESET goes back to.
 
@@ -54,10 +67,11 @@ def assigned(settings: Settings, first: Settings, what: Assignment) -> Settings:
     if what.name == "budget":
         value = first.budget_seconds if what.value is None else what.value
         return with_options(settings, None, value)
-    raise ProgrammingError(
+    text = (
         f'Catalog Error: unrecognized configuration parameter "flor_{what.name}"\n\n'
         "There are flor_acquire ('auto', 'always', 'never') and flor_budget (seconds, '5 min')."
     )
+    raise translate(duckdb.CatalogException(text))
 
 
 def with_options(settings: Settings, acquire: str | None, budget: str | float | None) -> Settings:

@@ -71,6 +71,11 @@ class Result:
         rows: list[tuple[Any, ...]] = self._relation().limit(count).fetchall()
         return rows
 
+    def drawn(self) -> str:
+        """The first rows as a table of text, as wide as the terminal."""
+        table = self._table if len(set(self.names)) < len(self.names) else self.table()
+        return str(self._connection.from_arrow(table))
+
     def polars(self) -> Any:
         frame = self._relation().pl()
         frame.columns = self.names

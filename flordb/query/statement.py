@@ -30,7 +30,7 @@ _TABLES = frozenset(
 )
 # Listings of tables are to show ours.
 _LISTINGS = ("show", "describe", "information_schema", "duckdb_tables", "duckdb_views")
-_SETTINGS = ("flor_acquire", "flor_budget")
+_SETTINGS = (r"flor_\w+",)
 _WORDS = "|".join((*sorted(_TABLES), *_LISTINGS, *_SETTINGS))
 _OURS = re.compile(rf"\b({_WORDS})\b", re.IGNORECASE)
 _TRANSACTION = re.compile(r"\b(begin|start|commit|end|rollback|abort)\b", re.IGNORECASE)

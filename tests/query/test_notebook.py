@@ -56,6 +56,8 @@ def test_magics(shell: Any) -> None:
     assert "<th>lr</th>" in data["text/html"]
     assert "<td>0.25</td>" in data["text/html"]
     assert "2 rows" in data["text/html"]
+    assert "│  0.25 │" in data["text/plain"] or "│   0.25 │" in data["text/plain"]
+    assert repr(result) == "<Cursor: 2 rows of 1 column>"
     assert result.fetchall() == [(0.25,), (0.5,)]
     run(shell, "low = 0.3\nimport pandas as pd\nnotes = pd.DataFrame({'lr': [0.5], 'n': ['x<y']})")
     cell = "%%flor --acquire never --output frame\nSELECT n, f1 FROM flor JOIN notes USING (lr)\n"
@@ -66,6 +68,18 @@ def test_magics(shell: Any) -> None:
     assert "NULL" in html
     assert run(shell, "%flor CREATE TABLE mine AS SELECT 1 AS x") is None
     assert run(shell, "%flor FROM mine").fetchall() == [(1,)]
+
+
+def test_an_error_is_shown_without_a_traceback(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(shell, "%load_ext flordb")
+    with pytest.raises(flordb.UnknownName):
+        run(shell, "%flor SELECT acd FROM flor")
+    shown = capsys.readouterr().out
+    assert 'UnknownName: Binder Error: Referenced column "acd"' in shown
+    assert "Candidate bindings" in shown
+    assert "connection.py" not in shown
 
 
 def test_magics_say_what_is_wrong(shell: Any) -> None:
