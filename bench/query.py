@@ -8,6 +8,7 @@ same query on a hand-made wide table, in the same process, by turns. Times are t
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import subprocess
@@ -166,6 +167,12 @@ def planner(folder: Path) -> None:
                 show(f"parse: {title}", best(lambda sql=sql: parse(sql), 50), "3 ms with the next")
                 prepare = best(lambda s=statement: connection._prepare(s, None), 50)
                 show(f"plan and splice: {title}", prepare, "3 ms with the one before")
+
+                def anew(s: Any = statement) -> None:
+                    connection._memory.forget()
+                    connection._prepare(s, None)
+
+                show("  what it remembers forgotten", best(anew, 50), "none")
         plain = duckdb.connect()
         sql = "SELECT 42 AS answer"
         bare = best(lambda: plain.sql(sql).to_arrow_table(), 200)
@@ -282,9 +289,15 @@ def tracker(folder: Path) -> None:
         "print(c.execute('SELECT tstamp, lr FROM flor WHERE lr > 0.5').df().shape)"
     )
 
-    def cold(code: str = code) -> None:
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    # Compiled once, as for a user, also where the environment says otherwise.
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment = kept | {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
+    def cold(code: str = code) -> None:
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+
+    cold()
     show("a cold process with its first query", best(cold), "600 ms", None)
     bare = "import duckdb, pandas; duckdb.sql('SELECT 1').df()"
     show("  of which Python, duckdb and pandas alone", best(lambda: cold(bare)), "none")

@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import duckdb
@@ -21,6 +22,7 @@ from flordb.query.options import assigned, assignment
 from flordb.serve.database import READ_ONLY, Database
 from flordb.serve.engine import Client, Engine, quoted
 from flordb.serve.errors import ServeError
+from flordb.serve.gone import Callers
 from flordb.settings import Settings
 
 AUTHORIZE = "flor_authorize"
@@ -37,7 +39,7 @@ class Quack:
         self._engine = engine
         self._begun: set[str] = set()
         self._settings: dict[str, Settings] = {}
-        self._stop = threading.Event()
+        self._callers: Callers | None = None
         self._uri: str | None = None
 
     def load(self) -> None:
@@ -55,7 +57,8 @@ class Quack:
 
     def start(self, host: str, port: int, token: str) -> str:
         """Serve. Returns the address for clients. Raises ServeError where the port is taken."""
-        uri = f"quack:{_name(host)}:{port or _free_port(host)}"
+        port = port or _free_port(host)
+        uri = f"quack:{_name(host)}:{port}"
         other = "false" if _name(host) == "localhost" else "true"
         call = (
             f"CALL quack_serve({quoted(uri)}, token := {quoted(token)}, "
@@ -66,11 +69,13 @@ class Quack:
         except duckdb.Error as error:
             raise ServeError(f"Quack cannot be served at {uri}: {error}") from error
         self._uri = uri
+        self._callers = Callers(port)
         return uri
 
     def stop(self) -> None:
         """Stop serving; who waits for a replay is told so."""
-        self._stop.set()
+        if self._callers is not None:
+            self._callers.stop()
         if self._uri is not None:
             self._root.execute(f"CALL quack_stop({quoted(self._uri)})").fetchall()
             self._uri = None
@@ -88,8 +93,10 @@ class Quack:
             if option is not None:
                 self._settings[session] = assigned(settings, self._engine.settings, option)
                 return begin + "SELECT true AS Success"
-            client = Client(settings, self._stop, tell=_log.warning)
-            return begin + self._engine.prepared(sql, client)
+            gone = threading.Event()
+            client = Client(settings, gone, tell=_log.warning)
+            with self._callers.watched(gone) if self._callers is not None else nullcontext():
+                return begin + self._engine.prepared(sql, client)
         except (FlorError, duckdb.Error) as error:
             return begin + f"SELECT error({quoted(str(error))})"
         except Exception as error:

@@ -86,20 +86,31 @@ def served(place: Sandbox, *arguments: str, quack: bool = False, **env: str) -> 
 def in_shell(server: Served, sql: str, token: str | None = None) -> tuple[list[str], str]:
     """What the DuckDB shell 1.5.5 prints for statements on the server, which is ``f``: the lines
     of its rows as CSV, and its errors."""
+    process = in_shell_behind(server, sql, token)
+    out, err = process.communicate(timeout=120)
+    return out.splitlines(), err
+
+
+def in_shell_behind(server: Served, sql: str, token: str | None = None) -> subprocess.Popen[str]:
+    """The shell of `in_shell`, while it runs."""
     extensions = "".join(
         f"LOAD '{DUCKDB15}/duckdb_extension_{name}/extensions/v1.5.5/{name}.duckdb_extension';\n"
         for name in ("httpfs", "quack")
     )
     attach = f"ATTACH '{server.quack}' AS f (TOKEN '{token or server.token}');\n"
-    done = subprocess.run(
+    process = subprocess.Popen(
         [str(SHELL), "-init", "/dev/null", "-csv", "-noheader"],
-        input=extensions + attach + sql,
         env=server.place.environment,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
     )
-    return done.stdout.splitlines(), done.stderr
+    assert process.stdin is not None
+    process.stdin.write(extensions + attach + sql)
+    process.stdin.close()
+    process.stdin = None  # so that communicate() leaves it alone
+    return process
 
 
 PSQL = shutil.which("psql")

@@ -16,7 +16,7 @@ import pytest
 from psycopg import errors
 
 from tests.conftest import Sandbox
-from tests.serve.support import Served, connected, in_shell, needs_quack, served
+from tests.serve.support import Served, connected, in_shell, in_shell_behind, needs_quack, served
 from tests.support import copied, make_sandbox
 
 pytestmark = pytest.mark.slow
@@ -140,6 +140,24 @@ def hang_up(connection: Any) -> None:
     """End a connection as a program that dies does."""
     with socket.socket(fileno=socket.dup(connection.pgconn.socket)) as raw:
         raw.shutdown(socket.SHUT_RDWR)
+
+
+@needs_quack
+def test_a_duckdb_shell_that_is_killed_stops_its_replay_alone(slow: Sandbox) -> None:
+    with served(slow, "--workers", "1", quack=True) as server:
+        (killed, stays) = (
+            in_shell_behind(server, f"FROM f.query('SELECT sum({name}) FROM flor');")
+            for name in ("alone", "anywhere")
+        )
+        eventually(lambda: len(children(server.process)) > 0)
+        time.sleep(0.5)
+        killed.kill()
+        out, _ = stays.communicate(timeout=60)
+        assert out.splitlines() == ["180.0"]
+        time.sleep(3)  # longer than the other takes
+        assert ask(server, "SELECT count(*) FROM runs") == [(1,)]
+    assert replays(slow, "alone") == []
+    assert len(replays(slow, "anywhere")) == 1
 
 
 @needs_quack
