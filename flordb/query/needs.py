@@ -109,8 +109,17 @@ def _maybe(scope: exp.Expr, columns: Columns) -> frozenset[str]:
             continue
         if isinstance(scope, exp.Select) and _reader(column) is scope:
             continue
+        if isinstance(_part_of(scope, column), (exp.From, exp.With)):
+            continue  # what is read there sees nothing of what reads it
         found |= {columns.logged(column.name), columns.loop_of(column.name)}
     return frozenset(name for name in found if name is not None)
+
+
+def _part_of(scope: exp.Expr, node: exp.Expr) -> exp.Expr:
+    """The part of a statement that a node stands in: its FROM, WHERE, …"""
+    while node.parent is not None and node.parent is not scope:
+        node = node.parent
+    return node
 
 
 def _is_alone(select: exp.Select) -> bool:

@@ -20,7 +20,7 @@ from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, needs_of
 from flordb.query.predicates import Parameters
 from flordb.query.splice import alias_of, pivot_names, relation_of, spliced, widened
-from flordb.query.statement import Reference, Statement
+from flordb.query.statement import HEAD, Reference, Statement
 from flordb.replay.want import Want
 
 
@@ -57,7 +57,11 @@ def prepare(
 
     needs = [(reference, needs_of(reference, known, named)) for reference in statement.references]
     if any(need.maybe for _, need in needs) and not statement.lasting:
-        needs = _bound(tables, needs, known, text, statement, parameters)
+        tried = text(needs)
+        settled = tables.once(
+            ("bound", tried), lambda: _bound(tables, needs, known, text, statement, parameters)
+        )
+        needs = list(zip(statement.references, settled, strict=True))
     wants: list[Want] = []
     if not statement.probe:
         for reference, need in needs:
@@ -78,23 +82,23 @@ def _bound(
     text: Callable[[_Needs], str],
     statement: Statement,
     parameters: Parameters,
-) -> _Needs:
+) -> tuple[Needs, ...]:
     """The needs with those of the names that are maybe flor's for which DuckDB finds no column."""
-    while True:
+    head = HEAD.match(statement.text) if statement.explain else None
+    begin = head.end() if head is not None else 0
+    more: _Needs | None = needs
+    while more is not None:
+        needs, more = more, None
         try:
-            # EXPLAIN binds, and does nothing.
-            tables.rows(text(needs) if statement.explain else f"EXPLAIN {text(needs)}", parameters)
+            # EXPLAIN binds, and does nothing (EXPLAIN ANALYZE does).
+            tables.rows(f"EXPLAIN {text(needs)[begin:]}", parameters)
         except duckdb.BinderException as error:
             missing = _MISSING.search(str(error))
-            name = missing[1].replace('""', '"') if missing is not None else ""
-            more = _with_name(needs, known, name)
-            if more is None:
-                return needs
-            needs = more
+            if missing is not None:
+                more = _with_name(needs, known, missing[1].replace('""', '"'))
         except duckdb.Error:
-            return needs  # whatever is wrong, the user is told when the statement runs
-        else:
-            return needs
+            pass  # whatever is wrong, the user is told when the statement runs
+    return tuple(need for _, need in needs)
 
 
 def _with_name(needs: _Needs, known: Columns, name: str) -> _Needs | None:

@@ -15,9 +15,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -26,11 +28,13 @@ from flordb.query.facts import Memory, Tables, columns
 from flordb.replay.choices import statements_with_choices
 from flordb.settings import Settings
 from flordb.store import catalog
-from flordb.store.found import listing
+from flordb.store.found import Entry, listing
 from flordb.store.project import Project
 from flordb.store.refresh import RewrittenError, SyncReport, take_in
 from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, schema_version
 from flordb.udfs import register as register_functions
+
+_T = TypeVar("_T")
 
 READ_ONLY = "BEGIN TRANSACTION READ ONLY"
 
@@ -63,6 +67,9 @@ class Database:
         self._project = project
         self._settings = settings
         self._lock = threading.Lock()
+        self._merging = threading.Condition()
+        self._merges = 0  # odd while runs are being merged
+        self._seen: dict[str, Entry] = {}
         self._refreshed = 0.0
         self._virtual: list[str] = []
         self.statements: tuple[LogStatement, ...] = ()
@@ -100,6 +107,31 @@ class Database:
         """A connection of its own to the served tables; another thread may interrupt it."""
         return self._root.cursor()
 
+    def whole(self, read: Callable[[], _T]) -> _T:
+        """What ``read`` gives, which begins a transaction, from a state in which all is there.
+
+        A run that gets a further replay is taken in anew, in several transactions: what was read
+        meanwhile is read again.
+        """
+        while True:
+            with self._merging:
+                self._merging.wait_for(lambda: self._merges % 2 == 0)
+                merges = self._merges
+            found = read()
+            if merges == self._merges:
+                return found
+
+    @contextmanager
+    def _merged(self) -> Iterator[None]:
+        with self._merging:
+            self._merges += 1
+        try:
+            yield
+        finally:
+            with self._merging:
+                self._merges += 1
+                self._merging.notify_all()
+
     def refresh(self, seconds: float | None = None) -> SyncReport:
         """Take in what run files have to say that is new.
 
@@ -119,7 +151,11 @@ class Database:
 
     def _take_in(self) -> SyncReport:
         files = listing(self._project)
-        with self._root.cursor() as writer:
+        replays = any(
+            ".replay-" in name and self._seen.get(name) != entry for name, entry in files.items()
+        )
+        self._seen = files
+        with self._root.cursor() as writer, self._merged() if replays else nullcontext():
             try:
                 report = take_in(writer, self._project, self._settings, files)
                 self._list_virtual(writer)

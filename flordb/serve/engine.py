@@ -99,6 +99,9 @@ class Engine:
                 client.tell(text)
 
     def _prepare(self, parsed: Statement) -> Prepared:
+        return self.database.whole(lambda: self._prepared(parsed))
+
+    def _prepared(self, parsed: Statement) -> Prepared:
         with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
             return prepare(cursor, parsed, self.database.statements, None, self.database.memory)

@@ -1,8 +1,8 @@
 """Clients of Quack that go away while they wait: DuckDB's extension does not tell us, Linux does.
 
-The connection of a request that has just come in is the one that has read last. It is watched, by
-a duplicate of its socket, until the request is answered. Elsewhere than on Linux, and where two
-connections have read at the same millisecond, nothing is watched.
+The connection of a request that has just come in is the only one that has read lately. It is
+watched, by a duplicate of its socket, until the request is answered. Where several have read
+lately it is not clear which it is, and none is watched; nor is any elsewhere than on Linux.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _WATCH_SECONDS = 0.25
+_LATELY_MS = 2_000
 _ESTABLISHED = 1
 _TCP_INFO_BYTES = 104
 _LAST_DATA_RECEIVED = 8 + 11 * 4  # tcpi_last_data_recv of struct tcp_info, in milliseconds
@@ -35,7 +36,9 @@ class Callers:
     @contextmanager
     def watched(self, gone: threading.Event) -> Iterator[None]:
         """Within the block, ``gone`` is set when the client goes that has just sent a request."""
-        caller = self._caller()
+        caller = None
+        with suppress(OSError):  # one that goes just now
+            caller = self._caller()
         if caller is None:
             yield
             return
@@ -56,15 +59,22 @@ class Callers:
                 gone.set()
 
     def _caller(self) -> socket.socket | None:
-        """The connection that has read last."""
-        found = sorted(self._connections(), key=lambda pair: pair[0])
-        clear = len(found) == 1 or (len(found) > 1 and found[0][0] < found[1][0])
-        for _, connection in found[1:] if clear else found:
+        """The connection that has read lately, if it is the only one."""
+        found: dict[object, socket.socket] = {}
+        for connection in self._readers():
+            # A duplicate may have got a number that is listed, and be met again.
+            if connection.getpeername() in found:
+                connection.close()
+            else:
+                found[connection.getpeername()] = connection
+        if len(found) == 1:
+            return next(iter(found.values()))
+        for connection in found.values():
             connection.close()
-        return found[0][1] if clear else None
+        return None
 
-    def _connections(self) -> Iterator[tuple[int, socket.socket]]:
-        """The connections, and how many milliseconds ago each has read."""
+    def _readers(self) -> Iterator[socket.socket]:
+        """The connections that have read lately."""
         if not hasattr(socket, "TCP_INFO") or not os.path.isdir("/proc/self/fd"):
             return
         for number in os.listdir("/proc/self/fd"):
@@ -73,13 +83,14 @@ class Callers:
                     continue
                 connection = socket.socket(fileno=os.dup(int(number)))
                 ago = self._read_ago(connection)
-                if ago is None:
-                    connection.close()
+                if ago is not None and ago < _LATELY_MS:
+                    yield connection
                 else:
-                    yield ago, connection
+                    connection.close()
 
     def _read_ago(self, connection: socket.socket) -> int | None:
-        """None for what is no connection to the port, or one that is being watched."""
+        """How many milliseconds ago a connection has read; None for what is no connection to the
+        port, or one that is being watched."""
         try:
             place, peer = connection.getsockname(), connection.getpeername()
             if len(place) < 2 or place[1] != self._port:

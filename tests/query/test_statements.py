@@ -114,6 +114,15 @@ def test_answers(db: Connection, sql: str, rows: list[Any]) -> None:
     assert db.execute(sql).fetchall() == rows
 
 
+def test_explain_analyze_does_once_what_it_explains(db: Connection) -> None:
+    db.execute("CREATE OR REPLACE TABLE counted AS SELECT 0 AS n, 1 AS rate")
+    sql = "UPDATE counted SET n = n + 1 FROM (SELECT DISTINCT lr FROM flor) f WHERE f.lr = rate"
+    db.execute(f"EXPLAIN {sql}")
+    assert db.execute("FROM counted").fetchall() == [(0, 1)]
+    db.execute("EXPLAIN ANALYZE UPDATE counted SET n = n + 1 FROM flor WHERE lr = rate")
+    assert db.execute("FROM counted").fetchall() == [(1, 1)]
+
+
 ALL = ["projid", "tstamp", "filename", "epoch", "epoch_value", "lr", "acc", "train/loss", "later"]
 
 
