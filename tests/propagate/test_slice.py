@@ -224,6 +224,8 @@ def score(net, val):
         ('for x in val:\n    s = optimizer.step(x)\n    flor.log("a", s)', "optimizer.step()"),
         # What the newer version alone carries from one epoch to the next:
         ('best = max(best, loss.item())\nflor.log("a", best)', "best"),
+        # A loop that does more than compute the value may be one that trains:
+        ('for x in val:\n    fit(x)\n    s = net(x)\n    flor.log("a", s)', "fit()"),
         # A loop of flor's would be another level:
         ('for x in flor.loop("val", val):\n    flor.log("a", net(x))', "only the newer version"),
     ],

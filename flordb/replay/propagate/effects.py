@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flordb.replay.propagate.names import READS_ONLY, binds, parameters, root_of
 
@@ -36,6 +36,7 @@ _DRAWS = frozenset(_DRAWING.split())
 _MUTATES = frozenset(_MUTATING.split())
 _MAKES = frozenset(_MAKING.split())
 _SETS_CONTEXT = frozenset(_CONTEXTS.split())
+_SHOWING = frozenset(["print", "refresh", "set_description", "set_postfix", "set_postfix_str"])
 _HARMLESS_HERE = frozenset({"cuda", "save", "write", "mkdir", "makedirs", "eval"})
 """On a value that is logged, these move it to a device or write it to a file; the replay puts
 modules back into the mode in which they were."""
@@ -50,6 +51,19 @@ def effect_of(node: ast.AST) -> str | None:
         if isinstance(part, (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)):
             return ast.unparse(part)
         if isinstance(part, ast.Call) and not _is_harmless(part):
+            return ast.unparse(part.func) + "()"
+    return None
+
+
+def effect_beside(node: ast.AST, flor: Callable[[ast.Call], str | None]) -> str | None:
+    """What in a statement of a new loop, which does not go along, may act on a training.
+
+    Parameters: ``flor``, which function of flor's a call calls. Output and progress bars do not.
+    """
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and flor(part) is None and not _is_harmless(part):
+            if _last_name(part) in _SHOWING:
+                continue
             return ast.unparse(part.func) + "()"
     return None
 
@@ -88,6 +102,9 @@ def effect_of_piece(piece: ast.Module, bound: set[str], log: ast.AST) -> str | N
             return f"a store into `{ast.unparse(part)}`"
         if isinstance(part, ast.Call) and _acts_on_others(part, own):
             return ast.unparse(part.func) + "()"
+        call = part.value if isinstance(part, ast.Expr) and not is_mode_call(part) else None
+        if isinstance(call, ast.Call) and not _changes_own(call, own):
+            return ast.unparse(call.func) + "()"
         if isinstance(part, (*_FUNCTIONS, ast.ClassDef)):
             effect = effect_in_helper(part)
             if effect is not None:
@@ -100,6 +117,15 @@ _NEVER = (
     *(ast.Await, ast.Yield, ast.YieldFrom, ast.Global, ast.Nonlocal),
     *(ast.Delete, ast.Return, ast.Raise, ast.NamedExpr),
 )
+
+
+def _changes_own(call: ast.Call, own: set[str]) -> bool:
+    """Whether a call whose result nobody takes can be there for what the piece made: its method,
+    or NumPy's or PyTorch's function of it."""
+    first = _first_name(call.func)
+    return first in own or (
+        first in _PURE_MODULES and any(root_of(a) in own for a in call.args[:1])
+    )
 
 
 def _acts_on_others(call: ast.Call, own: set[str]) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.effects import (
+    effect_beside,
     effect_of,
     effect_of_piece,
     is_mode_call,
@@ -72,6 +73,7 @@ class _Slicer:
         self._own = self._defined_here()
         self._modules = receivers_of_eval(draft.unit.source.tree)
         self._wanted: set[str] = set()
+        self._dropped: dict[Unit, None] = {}
         self._kept = False
 
     def body(self) -> list[ast.stmt] | None:
@@ -80,8 +82,10 @@ class _Slicer:
         before = -1
         while before != len(self._wanted):
             before, self._kept = len(self._wanted), False
+            self._dropped = {}
             found = self._once()
         self._check_new_values()
+        self._check_dropped()
         modes = self._modes_set_earlier(found)
         if not (self._kept or modes):
             return None
@@ -186,6 +190,16 @@ class _Slicer:
             elif unit in self._matching.to_old:
                 names = names - binds(unit.node)
 
+    def _check_dropped(self) -> None:
+        """Raise Refused where a new loop does more than compute what is logged: it may train."""
+        for unit in self._dropped:
+            effect = effect_beside(unit.node, self._draft.statement.flor.function_of)
+            if effect is not None:
+                raise Refused(
+                    f"the new loop round line {unit.lineno} does more than compute what is "
+                    f"logged: {effect}"
+                )
+
     def _bound_by_them_alone(self) -> set[str]:
         """The names that statements which only the older version has give a value."""
         return {
@@ -235,7 +249,10 @@ class _Slicer:
         """What is needed of some statements, looked at from the last one back."""
         found: list[ast.stmt] = []
         for unit in reversed(units):
-            found = self._keep(unit, in_loop) + found
+            kept = self._keep(unit, in_loop)
+            if in_loop and not kept:
+                self._dropped[unit] = None
+            found = kept + found
         return found
 
     def _keep(self, unit: Unit, in_loop: bool) -> list[ast.stmt]:
@@ -257,12 +274,14 @@ class _Slicer:
     def _keep_compound(self, unit: Unit, in_loop: bool) -> list[ast.stmt]:
         node = unit.node
         inner = isinstance(node, LOOPS) or in_loop
+        dropped = dict(self._dropped)
         parts = {block.part: self._keep_all(block.units, inner) for block in unit.blocks}
         leaves = isinstance(node, LOOPS) and all(
             isinstance(s, _LEAVES) for part in parts.values() for s in part
         )
         binds_wanted = binds(header(node)) & self._wanted & self._own
         if (leaves and not binds_wanted) or not any(parts.values()):
+            self._dropped = dropped
             return []
         if isinstance(node, ast.With) and not sets_context(node) and not binds_wanted:
             return parts["body"]
