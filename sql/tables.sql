@@ -72,11 +72,12 @@ CREATE TABLE timings (
     iterations BIGINT, "end" VARCHAR, seconds DOUBLE, file_id INTEGER
 );
 
--- What became of each attempt to acquire a column for a run; `tstamp_tried` is when.
+-- What became of each attempt to acquire a column for a run; `tstamp_tried` is when, `flordb` by
+-- which version of it.
 CREATE TABLE acquisitions (
     run_id INTEGER, value_name VARCHAR, status VARCHAR, reason VARCHAR, statement VARCHAR,
     code VARCHAR, iterations BIGINT[], contexts JSON, seconds DOUBLE, scan VARCHAR,
-    tstamp_tried TIMESTAMP, file_id INTEGER
+    flordb VARCHAR, tstamp_tried TIMESTAMP, file_id INTEGER
 );
 
 CREATE TABLE replay_anomalies (

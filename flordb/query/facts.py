@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import duckdb
 
+from flordb import __version__
 from flordb.analysis.statements import LogStatement
 
 DIMENSIONS = ("projid", "tstamp", "filename", "rank")
@@ -186,18 +187,22 @@ def attempts(
 ) -> dict[tuple[int, str], Attempt]:
     """By run_id and name, what need not be tried again.
 
-    ``digests``: of each name's statements. What failed with another statement is forgotten; a
-    value stays, whichever statement gave it.
+    ``digests``: of each name's statements. What failed with another statement, or with another
+    version of flordb, is forgotten; a value stays, whichever statement gave it.
     """
     found: dict[tuple[int, str], Attempt] = {}
     names = list(digests)
     tried = (
-        "SELECT run_id, value_name, iterations, status, statement FROM flordb.acquisitions "
+        "SELECT run_id, value_name, iterations, status, statement, flordb "
+        "FROM flordb.acquisitions "
         "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
     )
-    for run_id, name, iterations, status, statement in tables.rows(tried, [names]):
+    for run_id, name, iterations, status, statement, version in tables.rows(tried, [names]):
         # Without git there is no statement to compare with, and no version to replay either.
-        if status != "acquired" and statement is not None and statement not in digests[name]:
+        if status != "acquired" and (
+            (statement is not None and statement not in digests[name])
+            or version not in (None, __version__)
+        ):
             continue
         before = found.get((run_id, name), NOTHING)
         done = before.iterations | frozenset(iterations or ())

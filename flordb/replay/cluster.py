@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from flordb.errors import GitError, ReplayError, SnapshotError
 from flordb.record.context import end_of
@@ -25,13 +25,14 @@ from flordb.replay.local import Local
 from flordb.replay.outcomes import Result
 from flordb.replay.plan import Plan, Task, snapshots_of
 from flordb.replay.task import Steps
-from flordb.replay.workspace import remove_tree
+from flordb.replay.workspace import own_folder, remove_tree
 from flordb.settings import Settings
 from flordb.store import history
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 
 _TICK_SECONDS = 0.1
+_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,16 @@ class OnRay:
         return results
 
     def stop(self) -> list[Result]:
-        """End all tasks at once; what the running ones have got so far stays on their machines."""
-        for reference in self._running:
+        """End all tasks, and return what the running ones have left, where it comes soon."""
+        running, self._running = self._running, {}
+        for reference in running:
+            self._ray.cancel(reference)
+        waiting = {"num_returns": len(running), "timeout": _STOP_SECONDS}
+        ended, late = self._ray.wait(list(running), **waiting) if running else ([], [])
+        for reference in late:
             self._ray.cancel(reference, force=True)
-        self._running.clear()
-        return []
+        results = [self._result(reference, running[reference]) for reference in ended]
+        return [result for result in results if result.lines]
 
     def _result(self, reference: Any, number: int) -> Result:
         try:
@@ -200,6 +206,7 @@ def _uses_device(project: Project, task: Task) -> bool:
 # On the machines of the cluster.
 
 _projects: dict[str, Path] = {}
+_locks: list[IO[str]] = []
 
 
 def _replay(shipment: _Shipment) -> Result:
@@ -212,16 +219,20 @@ def _replay(shipment: _Shipment) -> Result:
     plan = Plan((task,), (), task.seconds, 1, shipment.imports)
     with Local(project, plan, shipment.settings) as local:
         results: list[Result] = []
-        while local.busy:
-            results += local.wait()
-    return results[0]
+        try:
+            while local.busy:
+                results += local.wait()
+        except KeyboardInterrupt:  # Ray's way to cancel a task
+            results += local.stop()
+    return results[0] if results else Result(0, [], "it was stopped")
 
 
 def _project_of(shipment: _Shipment, ray: Any) -> Project:
     """This worker's own copy of the project, as far as the shipment needs it."""
     key = f"{shipment.projid}/{shipment.commit}"
     if key not in _projects:
-        outer = Path(tempfile.mkdtemp(prefix="flordb-ray-"))
+        outer, lock = own_folder(Path(tempfile.gettempdir()) / "flordb-ray")
+        _locks.append(lock)
         atexit.register(remove_tree, outer)
         _projects[key] = outer / shipment.projid
         _projects[key].mkdir()

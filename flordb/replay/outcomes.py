@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import flordb
 from flordb.errors import GitError, warn_in_training
 from flordb.replay.checks import doubtful
 from flordb.replay.plan import Refused, Task
@@ -196,7 +197,8 @@ def _difference(anomaly: Mapping[str, Any]) -> str:
 def _outcome(
     name: str, digest: str | None, want: Want, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return {"k": "outcome", "n": name, "statement": digest, "code": want.version, **fields}
+    line = {"k": "outcome", "n": name, "statement": digest, "code": want.version}
+    return {**line, "flordb": flordb.__version__, **fields}
 
 
 def _completed(lines: Lines) -> tuple[list[int], Lines]:

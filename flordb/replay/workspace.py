@@ -72,17 +72,7 @@ class Workspaces:
         self._own_now: list[str] | None = None
 
     def __enter__(self) -> Workspaces:
-        base = cache_folder() / "workspaces"
-        base.mkdir(parents=True, exist_ok=True)
-        with open(base / _LOCK, "w") as all_of_them:
-            fcntl.flock(all_of_them, fcntl.LOCK_EX)
-            stale = _stale(base)
-            self.base = Path(tempfile.mkdtemp(dir=base))
-            self._lock = open(self.base / _LOCK, "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        for folder, lock in stale:
-            remove_tree(folder)
-            lock.close()
+        self.base, self._lock = own_folder(cache_folder() / "workspaces")
         return self
 
     def __exit__(
@@ -144,21 +134,58 @@ class Workspaces:
             history.checkout(self.project, commit, folder)
             for source in folder.rglob("*.py"):
                 _age(source)
-            for name in self._own():
+            for name in self._wholly_own(folder):
                 # What it has since then, or the version's file is in the way of its folder.
                 path = folder / name
-                if not os.path.lexists(path) and (self.root / name).exists():
+                if not os.path.lexists(path) and os.path.lexists(self.root / name):
                     with suppress(NotADirectoryError, FileExistsError):
                         path.parent.mkdir(parents=True, exist_ok=True)
                         namespace.hide(path)
             self._versions[commit] = folder
         return self._versions[commit]
 
+    def _wholly_own(self, version: Path) -> list[str]:
+        """What the project has of its own now; instead of their files the folders that a version
+        has not and that hold nothing else."""
+        own = self._own()
+        files, found = set(own), dict.fromkeys(own[:1])
+        for name in own[1:]:
+            parents = [str(parent) for parent in Path(name).parents][-2::-1]
+            new = (p for p in parents if not os.path.lexists(version / p))
+            folder = next((p for p in new if p in found or self._holds_only(p, files)), None)
+            found[folder or name] = None
+        return list(found)
+
+    def _holds_only(self, folder: str, files: set[str]) -> bool:
+        walk = os.walk(self.root / folder)
+        paths = (
+            os.path.relpath(os.path.join(at, n), self.root) for at, _, names in walk for n in names
+        )
+        return all(path in files or "__pycache__" in path for path in paths)
+
     def _own(self) -> list[str]:
         """What the project has of its own now, so that it is no part of older versions."""
         if self._own_now is None:
             self._own_now = [".git", *history.tracked_or_source(self.root)]
         return self._own_now
+
+
+def own_folder(base: Path) -> tuple[Path, IO[str]]:
+    """A new folder in ``base``, this process's while the lock with it is open.
+
+    Those of processes that have ended without removing theirs are removed. Raises OSError.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    with open(base / _LOCK, "w") as all_of_them:
+        fcntl.flock(all_of_them, fcntl.LOCK_EX)
+        stale = _stale(base)
+        folder = Path(tempfile.mkdtemp(dir=base))
+        lock = open(folder / _LOCK, "w")  # noqa: SIM115 (held by the caller)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    for old, old_lock in stale:
+        remove_tree(old)
+        old_lock.close()
+    return folder, lock
 
 
 def _stale(base: Path) -> list[tuple[Path, IO[str]]]:

@@ -147,6 +147,7 @@ _SCHEMAS = {
             ("contexts", pa.string()),
             ("seconds", pa.float64()),
             ("scan", pa.string()),
+            ("flordb", pa.string()),
             ("tstamp_tried", pa.timestamp("us")),
             ("file_id", pa.int32()),
         ]
@@ -316,6 +317,7 @@ class Batch:
                     contexts=_json(line.get("contexts")),
                     seconds=_number(line.get("seconds")),
                     scan=_text(line.get("scan") or header.get("scan")),
+                    flordb=_text(line.get("flordb")),
                     tstamp_tried=_time(header.get("started")),
                     **owner,
                 )

@@ -51,7 +51,10 @@ def test_refusal_says_how_to_choose_and_the_choice_is_kept(
     assert "which what it reads changes; to choose: flordb replay twice --at FILE:LINE@" in said
     where = version(place)
     assert flor(place, "replay", "--yes", "twice").returncode == 1
-    assert flor(place, "plan", "SELECT twice FROM flor").stdout == "Nothing to acquire.\n"
+    again = flor(place, "plan", "SELECT twice FROM flor").stdout
+    assert again.startswith(
+        "Nothing to acquire.\nTried in vain before, and not again: twice. Why: "
+    )
     line = line_of('flor.log("end", weight)')
     done = flor(place, "replay", "--yes", "twice", "--at", f"train.py:{line}@{where}")
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,7 @@ def write_run(project: Project, day: int, lr: float | None, **fields: Any) -> No
 
 
 def write_values(
-    project: Project, day: int, name: str, epochs: dict[int, Any], status: str
+    project: Project, day: int, name: str, epochs: dict[int, Any], status: str, **fields: str
 ) -> None:
     """What a replay of a run brought."""
     header = {"k": "replay", "flor": 1, "projid": "p", "filename": "train.py"}
@@ -53,7 +53,7 @@ def write_values(
         lines.append({"k": "ctx", "c": epoch + 1, "p": 0, "l": "epoch", "i": epoch})
         lines.append({"k": "log", "c": epoch + 1, "n": name, **encode_value(value)})
     outcome = {"k": "outcome", "n": name, "status": status, "statement": digest(project, name)}
-    lines.append({**outcome, "iterations": list(epochs) or None})
+    lines.append({**outcome, "iterations": list(epochs) or None, **fields})
     text = "".join(map(dump_line, lines))
     (project.runs / f"run-{day:02}.replay-{name}{len(epochs)}.jsonl").write_text(text)
 
@@ -173,6 +173,12 @@ def test_what_was_refused_is_not_asked_for_again_until_the_statement_changes(
     script = project.root / "train.py"
     script.write_text(script.read_text().replace('"f1", 0', '"f1", 1'))
     assert days(project, "SELECT f1 FROM flor") == [1, 2, 3, 4, 5]
+
+
+def test_what_failed_is_asked_again_by_another_version_of_flordb(project: Project) -> None:
+    write_values(project, 2, "f1", {}, "failed", flordb=flordb.__version__)
+    write_values(project, 3, "f1", {}, "refused", flordb="0.0.1")
+    assert days(project, "SELECT f1 FROM flor") == [1, 3, 4, 5]
 
 
 def test_a_limit_goes_on_past_runs_without_rows(project: Project) -> None:

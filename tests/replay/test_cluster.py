@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
 from flordb.replay.cluster import needed
+from flordb.replay.execute import Progress, execute
 from flordb.replay.task import Steps
+from flordb.settings import load
+from flordb.store.runfile import read_run
 from tests.replay.support import acquire
+from tests.replay.support import plan as planned
 
 SCRIPT = """
 import flordb as flor, os, random, time
@@ -52,6 +59,9 @@ def test_tasks_run_on_the_nodes_of_a_cluster_without_a_shared_disk(
     sandbox, cluster, monkeypatch
 ) -> None:
     monkeypatch.setenv("FLORDB_ON", "ray")
+    left = Path(tempfile.gettempdir()) / "flordb-ray" / "of-a-killed-worker"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
     sandbox.write("helper.py", "import random\ndef grow(x): return x + random.random()\n")
     sandbox.write("train.py", SCRIPT)
     sandbox.commit()
@@ -72,6 +82,7 @@ def test_tasks_run_on_the_nodes_of_a_cluster_without_a_shared_disk(
     places = [v[0].split() for (_, name), v in values.items() if name == "place"]
     assert len({node for _, node in places}) == 2
     assert all(not folder.startswith(str(sandbox.root)) for folder, _ in places)
+    assert not left.exists()
 
     # A worker that dies there fails its task, with what it said.
     dying = '        flor.log("dies", os.abort() if epoch == 3 else 1)\n'
@@ -79,6 +90,24 @@ def test_tasks_run_on_the_nodes_of_a_cluster_without_a_shared_disk(
     _, _, report = acquire(sandbox, ["dies"], number=1)
     assert "killed by signal 6" in report.failures[0].reason
     assert "Fatal Python error: Aborted" in report.failures[0].reason
+
+    # What a plan's tasks had completed when it was stopped is kept.
+    slow = '        flor.log("slow", [epoch, time.sleep(1.2)])\n'
+    sandbox.write("train.py", SCRIPT.replace(STEP, STEP + slow))
+    began = time.monotonic()
+
+    def interrupt(progress: Progress) -> None:
+        if time.monotonic() - began > 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("FLORDB_WORKERS", "1")
+    chosen = planned(sandbox, ["slow"], number=0)
+    with pytest.raises(KeyboardInterrupt):
+        execute(sandbox.project, chosen, load(sandbox.root), interrupt)
+    replays = sorted(sandbox.project.runs.glob("*.replay-*"), key=lambda p: p.stat().st_mtime)
+    outcome = next(line for line in read_run(replays[-1]).singly() if line["k"] == "outcome")
+    assert (outcome["n"], outcome["status"]) == ("slow", "acquired")
+    assert outcome["iterations"]
 
 
 def test_only_snapshots_that_a_part_can_use_travel() -> None:

@@ -135,6 +135,31 @@ def test_writes_that_python_does_not_see_do_not_get_through(
         assert report.failures[0].reason  # refused, which is what the kernel can do here
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_hdf5_file_of_the_users_is_kept(sandbox, monkeypatch, mode) -> None:
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setenv("FLORDB_WORKSPACES", mode)
+    sandbox.write(".gitignore", "*.h5\n")
+    with h5py.File(sandbox.root / "data.h5", "w") as file:
+        file["x"] = [1, 2, 3]
+    text = SCRIPT + (
+        "import h5py\nif hasattr(flor.session.peek(), 'job'):\n"
+        "    with h5py.File('data.h5', 'a') as file:\n"
+        "        file['x'][0] = 5\n        del file['x']\n        file['y'] = [0]\n"
+        "flor.log('last', 1)\n"
+    )
+    _record(sandbox, text)
+    _add(sandbox, "flor.log('last', 1)\n", "flor.log('h', 1)\n", text)
+    before = sandbox.everything_of_the_users()
+    values, _, report = acquire(sandbox, ["h"])
+    assert sandbox.everything_of_the_users() == before
+    if mode == "overlay":
+        assert (values, report.failures) == ({("", "h"): [1]}, ())
+    else:
+        # Python does not see who opens it, and the kernel refuses.
+        assert "Permission denied" in report.failures[0].reason
+
+
 def test_files_elsewhere_are_read_only(sandbox, monkeypatch, tmp_path) -> None:
     # The system's temporary folder, which the test's files are in, would be writable.
     monkeypatch.setattr(guard, "writable_folders", lambda: ("/dev", "/proc"))
@@ -174,14 +199,14 @@ def test_folder_of_the_users_is_renamed_within_the_workspace_only(sandbox) -> No
 def test_newer_files_are_no_part_of_an_old_version(sandbox) -> None:
     text = SCRIPT + (
         "import os\n"
-        "names = ('new.py', 'pkg/new.py', 'new.txt', 'data.bin', 'old.txt')\n"
+        "names = ('new.py', 'pkg', 'pkg/sub', 'new.txt', 'data.bin', 'old.txt')\n"
         "flor.log('there', [name for name in names if os.path.exists(name)])\n"
     )
     sandbox.write(".gitignore", "*.bin\n")
     sandbox.write("data.bin", "data\n")
     sandbox.write("old.txt", "old\n")
     _record(sandbox, text)
-    for name in ("new.py", "pkg/new.py", "new.txt"):
+    for name in ("new.py", "pkg/new.py", "pkg/sub/new.py", "new.txt"):
         sandbox.write(name, "1\n")
     (sandbox.root / "old.txt").unlink()
     sandbox.commit("newer")
