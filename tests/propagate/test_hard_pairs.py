@@ -839,41 +839,6 @@ PAIRS = [
         why="the older version has another block",
     ),
     Pair(
-        "another condition guards it",
-        """
-        for batch in loader:
-            loss = train(batch)
-            if args.half:
-                scale(loss, args.factor)
-                loss.backward()
-                trace(0, width, args.part_0)
-                trace(1, width, args.part_1)
-                trace(2, width, args.part_2)
-                trace(3, width, args.part_3)
-                trace(4, width, args.part_4)
-                trace(5, width, args.part_5)
-                trace(6, width, args.part_6)
-                trace(7, width, args.part_7)
-                trace(8, width, args.part_8)
-                trace(9, width, args.part_9)
-                trace(10, width, args.part_10)
-                trace(11, width, args.part_11)
-                trace(12, width, args.part_12)
-                trace(13, width, args.part_13)
-            count(batch)
-        """,
-        """
-        for batch in loader:
-            loss = train(batch)
-            if use_graph and step > 3:
-                scale(loss, args.factor)
-                flor.log("loss", loss.item())
-                loss.backward()
-            count(batch)
-        """,
-        why="another condition holds",
-    ),
-    Pair(
         "a renamed definition that changed places with another statement",
         """
         for epoch in range(epochs):

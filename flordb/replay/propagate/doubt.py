@@ -33,9 +33,6 @@ def no_doubt(unit: Unit, place: Place, index: int, places: Sequence[Place], plac
         raise Refused(f"the statements round it stand in another order at {where}")
     before, after = (_side(unit, before, place, index, placer.matching) for before in (True, False))
     owner, holder = _owner(unit, placer.matching), _owner_of(place, placer.matching)
-    guards = unit.parent is not None and unit.parent.kind == holder.kind == "If"
-    if guards and owner is None and holder not in placer.matching.to_new:
-        raise Refused(f"another condition holds at {where} than in the newer version")
     if owner is holder:
         rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
         if rival and after is _Side.NEW:
