@@ -855,6 +855,30 @@ PAIRS = [
         """,
         line='flor.log("score", first_score)',
     ),
+    Pair(
+        "two blocks are spoken for nearly alike",
+        """
+        model = build()
+        if args.resume:
+            load(model, args.path)
+            freeze(model, args.depth)
+            warm(model, args.steps)
+            check(model, args.seed)
+        prepare(model, args.width)
+        """,
+        """
+        model = build()
+        if args.resume:
+            load(model, args.path)
+            freeze(model, args.depth)
+            prepare(model, args.width)
+            flor.log("model", model.norm)
+            fill(buffer)
+            warm(model, args.steps)
+            check(model, args.seed)
+        """,
+        why="it may as well stand in another block",
+    ),
 ]
 
 
