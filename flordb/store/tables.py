@@ -15,7 +15,8 @@ from flordb.store import ingest, layout, names
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
 
-SCHEMA_VERSION = "4"
+_LAYOUT = "4"
+"""Of the tables that are made as they are needed, see `layout`: a number for each change."""
 
 
 def first_row(db: duckdb.DuckDBPyConnection, query: str, *parameters: Any) -> Any:
@@ -58,6 +59,10 @@ def script(name: str) -> str | None:
     assert found.origin is not None
     path = Path(found.origin).with_name(name)
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+SCHEMA_VERSION = f"{_LAYOUT}-{xxh3_128_hexdigest((script('tables.sql') or '').encode())[:8]}"
+"""What the database says that it was made by. Another one's is made anew from the run files."""
 
 
 def redescribe(
