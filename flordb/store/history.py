@@ -103,11 +103,9 @@ def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> 
     Equal code on an equal HEAD gives an equal commit. Raises GitError.
     """
     root = project.root
-    head = _line_or_none(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    branch = _line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD") or "detached"
+    head, date, branch, users = _checkout(root)
     with _scratch(project) as folder:
         index = folder / "index"
-        users = root / _line(root, "rev-parse", "--git-path", "index")
         if users.exists():
             # git trusts the index's cached file times relative to the index file's own time.
             shutil.copy2(users, index)
@@ -118,11 +116,27 @@ def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> 
             listing = b"\0".join(small) + b"\0"
             git(root, "update-index", "--add", "-z", "--stdin", text=listing, env=env)
         tree = _line(root, "write-tree", env=env)
-    date = _line(root, "show", "--no-patch", "--format=@%ct +0000", head) if head else "@0 +0000"
     parents = ("-p", head) if head else ()
     commit = _commit(root, tree, parents, "flordb: the code of a run", date=date)
     git(root, "update-ref", _KEEP + run_file, commit)
     return Version(commit, branch, skipped)
+
+
+def _checkout(root: Path) -> tuple[str | None, str, str, Path]:
+    """HEAD's commit (None: there is none yet) and date, the branch, and the user's index file.
+
+    In as few calls as possible: starting git takes longer than what it does here.
+    """
+    asked = ("--no-patch", "--no-show-signature", "--format=%H @%ct +0000", "HEAD^{commit}")
+    shown = _line_or_none(root, "show", *asked)
+    if shown is None:
+        branch = _line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+        index = _line(root, "rev-parse", "--git-path", "index")
+        return None, "@0 +0000", branch or "detached", root / index
+    head, date = shown.split(" ", 1)
+    index, ref = _lines(root, "rev-parse", "--git-path", "index", "--symbolic-full-name", "HEAD")
+    name = ref.removeprefix("refs/heads/")
+    return head, date, name if name != ref else "detached", root / index
 
 
 @contextmanager
@@ -244,10 +258,15 @@ def _ref(root: Path, branch: str) -> str:
     user's files.
     """
     hidden, shown = f"refs/flor/heads/{branch}", f"refs/heads/flor/{branch}"
-    taken = _line_or_none(root, "rev-parse", "--verify", "--quiet", "refs/heads/flor")
-    if taken or _line_or_none(root, "for-each-ref", "--format=%(worktreepath)", shown):
+    listing = ("--format=%(refname) %(worktreepath)", "refs/heads/flor", shown)
+    found = dict(line.split(" ", 1) for line in _lines(root, "for-each-ref", *listing))
+    if "refs/heads/flor" in found or found.get(shown):
         return hidden
     return shown
+
+
+def _lines(root: Path, *arguments: str) -> list[str]:
+    return git(root, *arguments).decode().splitlines()
 
 
 def _flor_refs(root: Path) -> dict[str, str]:

@@ -437,6 +437,28 @@ def test_loop_that_is_left_early_gives_back_its_context(sandbox, leave) -> None:
     assert ("epoch", "raised" if leave == "raise" else "left") in ends
 
 
+def test_iterations_that_are_cut_short_by_continue_are_iterations(sandbox) -> None:
+    sandbox.write(
+        "train.py",
+        "import flordb as flor\n"
+        "w = [0]\n"
+        "for e in flor.loop('epoch', range(4)):\n"
+        "    for s in flor.loop('step', range(3)):\n"
+        "        if s == 1: continue\n"
+        "        flor.log('s', s)\n"
+        "    w[0] += 1\n"
+        "    if e % 2: continue\n"
+        "    flor.log('e', e)\n",
+    )
+    sandbox.run("train.py", FLORDB_EPSILON="1000")
+    assert sandbox.logged("s") == [0, 2] * 4
+    assert sandbox.logged("e") == [0, 2]
+    loops = [(x["l"], x["n"], x["end"]) for x in sandbox.lines() if x["k"] == "loop"]
+    assert loops == [("step", 3, "exhausted")] * 4 + [("epoch", 4, "exhausted")]
+    taken = [x["at"] for x in sandbox.lines() if x["k"] == "snap"]
+    assert [at for at in taken if at.endswith("@end")] == [f"epoch={e}@end" for e in range(4)]
+
+
 def test_large_untracked_files_stay_out_of_the_version_with_one_warning(sandbox) -> None:
     sandbox.write("train.py", LOOP)
     (sandbox.root / "data.bin").write_bytes(os.urandom(6_000_000))
