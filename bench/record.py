@@ -3,9 +3,11 @@
 Six trainings in the shapes of the dissertation's Table 4.3, each recorded with the default settings
 and paired with the same training with flordb disabled, alternating. Each runs in a process of its
 own, forked from one that has imported torch, in a project with an empty store; timed is the loop.
-Beside them the machine's own limits: memcpy into used memory, hashing, writing past the page cache.
+On a machine whose speed varies, the processors' time says more than the clock: that of all threads,
+flor's and git's too. Beside them the machine's own limits: memcpy into used memory, hashing,
+writing past the page cache.
 
-`python bench/record.py [NAMES…]` runs all or some; about four minutes for all.
+`python bench/record.py [NAMES…]` runs all or some; a minute and a half for each.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from torch.nn import functional as F
 torch.manual_seed(0)
 """
 TRAIN = """
-began = time.perf_counter()
+def cpu(): return sum(os.times()[:4])
+began, used = time.perf_counter(), cpu()
 with flor.checkpointing(net=net, opt=opt):
     for epoch in flor.loop("epoch", range(EPOCHS)):
         for step in flor.loop("step", range(STEPS)):
@@ -40,15 +43,15 @@ with flor.checkpointing(net=net, opt=opt):
             opt.step()
             flor.log("loss", loss.item())
         flor.log("last", loss.item())
-seconds = time.perf_counter() - began
+seconds, used = time.perf_counter() - began, cpu() - used
 with open("result.json", "w") as file:
     trained = sum(p.nbytes for group in opt.param_groups for p in group["params"])
-    json.dump({"seconds": seconds, "trained": trained}, file)
+    json.dump({"seconds": seconds, "cpu": used, "trained": trained}, file)
 """
 WORKLOADS = {
     "small CNN, short epochs": """
 torch.set_num_threads(1)
-EPOCHS, STEPS = 24, 20
+EPOCHS, STEPS = 50, 20
 net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3),
     nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 64), nn.ReLU(), nn.Linear(64, 10))
 opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -57,7 +60,7 @@ def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
 """,
     "ResNet-20 with BatchNorm": """
 torch.set_num_threads(2)
-EPOCHS, STEPS = 4, 16
+EPOCHS, STEPS = 12, 16
 class Block(nn.Module):
     def __init__(self, i, o, stride):
         super().__init__()
@@ -206,11 +209,13 @@ def _limits(folder: Path) -> dict[str, float]:
 
 def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, float]:
     (root / "train.py").write_text(COMMON + WORKLOADS[name] + TRAIN)
-    overheads, plains, changed = [], [], 0.0
+    overheads, processors, plains, changed = [], [], [], 0.0
     snapshots: dict[str, dict[str, Any]] = {}
     for _ in range(PAIRS):
-        plain = _run(root, disabled=True)["seconds"]
+        without = _run(root, disabled=True)
+        plain = without["seconds"]
         result = _run(root, disabled=False)
+        processors.append(result["cpu"] / without["cpu"] - 1)
         snapshots = _snapshots(root)
         overheads.append(result["seconds"] / plain - 1)
         plains.append(plain)
@@ -230,6 +235,7 @@ def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, fl
     print(
         f"{name:26}{statistics.median(plains):6.1f} s {overhead * 100:+6.1f} %"
         f"  [{', '.join(f'{o * 100:+.1f}' for o in overheads)}]"
+        f"  processors {statistics.median(processors) * 100:+.1f} %"
         f"  held {total / statistics.median(plains) * 100:5.2f} %"
         f"  epochs {taken:2}/{epochs:2}  M {sum(held) / max(1, taken) * 1e3:6.1f} ms an epoch"
         f" = {ratio:4.2f} x (hash + copy)"
