@@ -79,7 +79,7 @@ def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
 """,
     "transformer, 100 MB": """
 torch.set_num_threads(2)
-EPOCHS, STEPS = 2, 8
+EPOCHS, STEPS = 3, 6
 layer = nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
 net = nn.Sequential(nn.TransformerEncoder(layer, 8, enable_nested_tensor=False), nn.Linear(512, 64))
 opt = torch.optim.AdamW(net.parameters(), lr=1e-4)
@@ -88,7 +88,7 @@ def loss_of(step): return F.cross_entropy(net(X[step]).reshape(-1, 64), Y[step])
 """,
     "seq2seq GRU": """
 torch.set_num_threads(1)
-EPOCHS, STEPS = 4, 12
+EPOCHS, STEPS = 14, 12
 class Seq2Seq(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
 """,
     "autoencoder with EMA": """
 torch.set_num_threads(1)
-EPOCHS, STEPS = 6, 40
+EPOCHS, STEPS = 20, 40
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
@@ -126,7 +126,8 @@ class Model(nn.Module):
             nn.Linear(32, 512), nn.ReLU(), nn.Linear(512, 784))
     def forward(self, x): return self.net(x)
 net = Model()
-ema = torch.optim.swa_utils.AveragedModel(net, torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
+ema = torch.optim.swa_utils.AveragedModel(
+    net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
 opt = torch.optim.Adam(net.parameters())
 X = torch.rand(STEPS, 256, 784)
 def loss_of(step):

@@ -84,7 +84,8 @@ class _Learned:
         Only such a block is watched: protecting one that changes, and the writes to it, would
         take as long as hashing it.
         """
-        return kind in self.changed and not any(self.changed.values())
+        known = kind in self.changed and self.last in self.changed
+        return known and not any(self.changed.values())
 
     def stands(self, kind: str, place: Place) -> None:
         if self.place is not None:
@@ -214,11 +215,11 @@ class Blocks:
             self._watch.release(*memory)
         # The store of a first run has none of it: so no look, but a copy, and the hash behind.
         changes = self._is_first_run if is_new else learned.changed.get(learned.last, False)
-        if changes and learned.changed.get(kind) is False:
-            # The next boundary finds it unchanged, by its name; perhaps before it is written.
-            place = Place(self._copy(digest(block.view), block), 0, block.size)
-        elif changes:
-            place = Place(self._copy(None, block), 0, block.size)
+        if changes:
+            # A boundary that finds it unchanged does so by its name, perhaps before it is written.
+            stays = not learned.changed.get(kind, kind.endswith("@enter"))
+            name = digest(block.view) if stays else None
+            place = Place(self._copy(name, block), 0, block.size)
         else:
             place = self._named(block, learned.place, fresh)
         edges = self._edges(block) if question is not None else b""
