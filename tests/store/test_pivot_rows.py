@@ -99,7 +99,7 @@ def nodes(depth: int) -> st.SearchStrategy[Node]:
 
 
 @settings(
-    max_examples=14,
+    max_examples=9,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
