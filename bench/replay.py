@@ -24,6 +24,7 @@ from pathlib import Path
 
 import flordb
 from flordb.query.connection import Connection
+from flordb.replay import afterwards
 from flordb.replay.execute import execute
 from flordb.replay.plan import Plan
 
@@ -35,13 +36,13 @@ import torch
 from torch import nn
 torch.set_num_threads(1)
 torch.manual_seed(flor.arg("seed", 1))
-X = torch.randn(4000, 256)
+X = torch.randn(12000, 256)
 Y = (X.sum(1) > 0).long()
 net = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2))
 opt = torch.optim.Adam(net.parameters())
 with flor.checkpointing(net=net, opt=opt):
     for epoch in flor.loop("epoch", range(16)):
-        for step in flor.loop("step", range(0, 4000, 20)):
+        for step in flor.loop("step", range(0, 12000, 20)):
             loss = nn.functional.cross_entropy(net(X[step : step + 20]), Y[step : step + 20])
             opt.zero_grad()
             loss.backward()
@@ -83,9 +84,9 @@ def measure(connection: Connection, query: str) -> Measured:
 
     original = learnt.Learnt.worked
 
-    def worked(self, script, setup, compute, measured):  # type: ignore[no-untyped-def]
-        took.append(measured)
-        original(self, script, setup, compute, measured)
+    def worked(self, *given):  # type: ignore[no-untyped-def]
+        took.append(given[-1])
+        original(self, *given)
 
     learnt.Learnt.worked = worked  # type: ignore[method-assign]
     began = time.perf_counter()
@@ -94,6 +95,7 @@ def measure(connection: Connection, query: str) -> Measured:
     finally:
         learnt.Learnt.worked = original  # type: ignore[method-assign]
     seconds = time.perf_counter() - began
+    afterwards.wait()
     assert not report.failures, report.failures
     spent = [t["setup"] + t["restored"] + t["computed"] for t in took]
     return Measured(plan.seconds, seconds, max(spent), sum(spent) / plan.workers)
@@ -155,10 +157,10 @@ def scans() -> None:
     )
 
 
-def versions(counts: tuple[int, ...] = (10, 20, 40)) -> None:
-    """The same validation scan of more and more runs."""
-    with project(max(counts), epochs=4) as root:
-        text = SCRIPT.replace("range(16)", "range(4)")
+def versions(counts: tuple[int, ...] = (10, 20, 50, 100, 200)) -> None:
+    """The same validation scan of more and more runs, which are short."""
+    with project(max(counts), epochs=1) as root:
+        text = SCRIPT.replace("range(16)", "range(1)")
         done: list[tuple[int, float]] = []
         for count in counts:
             column = f"v{count}"
