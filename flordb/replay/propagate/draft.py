@@ -58,24 +58,24 @@ def guarded(draft: Draft, matching: Matching) -> Draft:
     unit, node = draft.unit, draft.node
     while unit.block is not None and _is_new_guard(unit.block, matching):
         owner = unit.block.owner
-        assert isinstance(owner.node, ast.If)
-        test: ast.expr = owner.node.test
-        if unit.block.part != "body":
-            test = ast.UnaryOp(ast.Not(), test)
+        test = guard_of(unit.block)
         body = node if isinstance(node, ast.stmt) else ast.Pass()
         unit, node = owner, ast.If(test, [body], [])
-        if effect_of(test) is not None:
-            raise Refused(f"the test round it would act a second time: {effect_of(test)}")
     return draft if unit is draft.unit else Draft(draft.statement, unit, node)
 
 
+def guard_of(block: Block) -> ast.expr:
+    """The test under which a branch of an `if` runs. Raises Refused where testing may act."""
+    node = block.owner.node
+    assert isinstance(node, ast.If)
+    effect = effect_of(node.test)
+    if effect is not None:
+        raise Refused(f"the test round it would act a second time: {effect}")
+    return node.test if block.part == "body" else ast.UnaryOp(ast.Not(), node.test)
+
+
 def _is_new_guard(block: Block, matching: Matching) -> bool:
-    owner = block.owner
-    return (
-        isinstance(owner.node, ast.If)
-        and owner not in matching.to_old
-        and not any(unit in matching.to_old for unit in owner.inside())
-    )
+    return isinstance(block.owner.node, ast.If) and matching.is_new(block.owner)
 
 
 def beside(statement: Statement, matching: Matching) -> tuple[Draft, Place] | None:

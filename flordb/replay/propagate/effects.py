@@ -132,14 +132,18 @@ def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
     name, of_own = _last_name(call), False
     if isinstance(call.func, ast.Attribute):
         of_own = _first_name(call.func) in own
-        in_place = name.endswith("_") and not name.endswith("__")
-        if in_place:
+        if is_in_place(name):
             return not (isinstance(call.func.value, ast.Name) and of_own)
         if name in _MUTATES:
             return not of_own
     if name == "next":
         return not (call.args and (root_of(call.args[0]) in own or _begins(call.args[0])))
     return name in (_ACTS - _HARMLESS_HERE - {"train"}) | _DRAWS
+
+
+def is_in_place(method: str) -> bool:
+    """Whether a method changes its tensor in place, by PyTorch's way of naming these."""
+    return method.endswith("_") and not method.endswith("__")
 
 
 def _begins(value: ast.expr) -> bool:
@@ -258,7 +262,7 @@ def effect_on_self(method: ast.AST) -> str | None:
             return f"a store into `{ast.unparse(part)}`"
         if isinstance(part, ast.Call) and _first_name(part.func) == "self":
             name = _last_name(part)
-            if name in _MUTATES or (name.endswith("_") and not name.endswith("__")):
+            if name in _MUTATES or is_in_place(name):
                 return ast.unparse(part.func) + "()"
     return None
 

@@ -68,6 +68,10 @@ class Matching:
             if len(self.to_old) == before:
                 break
 
+    def is_new(self, unit: Unit) -> bool:
+        """Whether only the newer version has a statement, and everything inside it."""
+        return unit not in self.to_old and not any(u in self.to_old for u in unit.inside())
+
     def likeness(self, new: Unit, old: Unit) -> float:
         """How much two statements are alike, remembered."""
         key = (id(new), id(old))

@@ -20,12 +20,13 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
-from flordb.replay.propagate.draft import Draft
+from flordb.replay.propagate.draft import Draft, guard_of
 from flordb.replay.propagate.effects import (
     effect_beside,
-    effect_of,
     effect_of_piece,
+    is_in_place,
     is_mode_call,
     receivers_of_eval,
     sets_context,
@@ -100,7 +101,7 @@ class _Slicer:
             raise Refused(
                 f"what line {self._line} logs is computed by new code that acts: {effect}"
             )
-        taken = self._their_words()
+        taken = self._their_words
         known = taken | {word for unit in self._draft.unit.source.units for word in unit.words}
         table: dict[str, str] = {}
         for name in sorted(bound & taken):
@@ -114,6 +115,7 @@ class _Slicer:
         assert isinstance(renamed, ast.Module)
         return renamed
 
+    @cached_property
     def _their_words(self) -> set[str]:
         return {word for source in self._old.values() for u in source.units for word in u.words}
 
@@ -134,12 +136,7 @@ class _Slicer:
             unit = block.owner
 
     def _is_new(self, unit: Unit) -> bool:
-        to_old = self._matching.to_old
-        return (
-            unit.block is not None
-            and unit not in to_old
-            and not any(inner in to_old for inner in unit.inside())
-        )
+        return unit.block is not None and self._matching.is_new(unit)
 
     def _new_before(self) -> list[Unit]:
         """The statements right before the piece, as far as only the newer version has them."""
@@ -157,13 +154,12 @@ class _Slicer:
         A name that the older version alone gives a value elsewhere is that version's: the newer
         one computes it in another way.
         """
-        theirs = self._bound_by_them_alone()
         found: set[str] = set()
         read: set[str] = set()
         for unit in self._before:
             for part in (unit, *unit.inside()):
                 read |= reads(header(part.node))
-                found |= binds(header(part.node)) - read - theirs
+                found |= binds(header(part.node)) - read - self._bound_by_them_alone
         for part in self.outer.inside() if self._owners else ():
             read |= reads(header(part.node))
             found |= binds(header(part.node)) - (read - found)
@@ -177,12 +173,11 @@ class _Slicer:
         It may belong to the training, or to what is logged: only the user knows.
         """
         assert self.outer.block is not None
-        theirs = self._bound_by_them_alone()
-        names = (self._wanted - self._own) & self._their_words()
+        names = (self._wanted - self._own) & self._their_words
         for unit in reversed(self.outer.block.units[: self.outer.index]):
             if self._is_new(unit):
                 for name in sorted((binds(unit.node) | _changed_in_place(unit.node)) & names):
-                    if name not in theirs:
+                    if name not in self._bound_by_them_alone:
                         raise Refused(
                             f"line {unit.lineno} gives `{name}` a value that the older version "
                             "does not: if that is what you log, give it a name of its own"
@@ -200,6 +195,7 @@ class _Slicer:
                     f"logged: {effect}"
                 )
 
+    @cached_property
     def _bound_by_them_alone(self) -> set[str]:
         """The names that statements which only the older version has give a value."""
         return {
@@ -230,9 +226,7 @@ class _Slicer:
         """Statements inside the header of the new block round them."""
         node = block.owner.node
         if isinstance(node, ast.If):
-            test = node.test if block.part == "body" else ast.UnaryOp(ast.Not(), node.test)
-            if effect_of(test) is not None:
-                raise Refused(f"the test round it would act a second time: {effect_of(test)}")
+            test = guard_of(block)
             self._wanted |= reads(test)
             return [ast.If(test, body, [])]
         if isinstance(node, ast.For):
@@ -299,12 +293,13 @@ class _Slicer:
     def _matters(self, node: ast.AST) -> bool:
         """Whether a statement computes what is wanted, or sets the mode of what is run."""
         if isinstance(node, ast.Expr) and self._sets_mode(node):
-            return _receiver(node) in self._run()
+            return _receiver(node) in self._run
         return bool(changes(node) & self._wanted & self._own)
 
     def _sets_mode(self, node: ast.Expr) -> bool:
         return is_mode_call(node) and _receiver(node) in self._modules
 
+    @cached_property
     def _run(self) -> set[str]:
         """The modules that the statement, or new code that it may take along, runs."""
         nodes = [self._draft.node, *(unit.node for unit in self._before)]
@@ -383,8 +378,7 @@ def _changed_in_place(node: ast.AST) -> set[str]:
         if isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store):
             target = part.value
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
-            name = part.func.attr
-            target = part.func.value if name.endswith("_") and not name.endswith("__") else None
+            target = part.func.value if is_in_place(part.func.attr) else None
         found |= {target.id} if isinstance(target, ast.Name) else set()
     return found
 
