@@ -10,12 +10,12 @@ matched themselves. `flor.loop` and `flor.iteration` names are anchors in both.
 from __future__ import annotations
 
 import ast
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from flordb.replay.propagate.align import anchors, most_alike, rising
 from flordb.replay.propagate.calls import single_call
-from flordb.replay.propagate.similar import LEAST, inside_alike, likeness
+from flordb.replay.propagate.similar import inside_alike, likeness
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, Words
 
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
@@ -94,7 +94,7 @@ class Matching:
         mine, theirs = self._in_order(new), self._in_order(old)
         places = {unit: index for index, unit in enumerate(theirs)}
         matched = [(i, self.to_old.get(unit)) for i, unit in enumerate(mine)]
-        fixed = _rising([(i, places[other]) for i, other in matched if other in places])
+        fixed = rising([(i, places[other]) for i, other in matched if other in places])
         at, there = 0, 0
         for i, j in [*fixed, (len(mine), len(theirs))]:
             self._fill(mine[at:i], theirs[there:j])
@@ -133,16 +133,16 @@ class Matching:
         if not new or not old:
             return
         if len(new) * len(old) > _MOST_CELLS:
-            anchors = self._anchors(new, old)
-            if anchors:
+            found = anchors(new, old, self.likeness)
+            if found:
                 at, there = 0, 0
-                for i, j in anchors:
+                for i, j in found:
                     self._fill(new[at:i], old[there:j])
                     self._pair(new[i], old[j], 1.0)
                     at, there = i + 1, j + 1
                 self._fill(new[at:], old[there:])
                 return
-        pairs = [(a, b) for a, b in self._best(new, old)]
+        pairs = most_alike(new, old, self.likeness)
         for a, b in pairs:
             if a not in self.to_old and b not in self.to_new:
                 self._pair(a, b, self.likeness(a, b))
@@ -173,40 +173,6 @@ class Matching:
             return False
         self._pair(new, old, score)
         return True
-
-    def _anchors(self, new: Sequence[Unit], old: Sequence[Unit]) -> list[tuple[int, int]]:
-        """Statements that occur once in both lists with the same words, in one order."""
-        mine, theirs = _once(new), _once(old)
-        pairs = [(mine[k], theirs[k]) for k in mine if k in theirs]
-        alike = [(i, j) for i, j in sorted(pairs) if self.likeness(new[i], old[j]) > 0.8]
-        return _rising(alike)
-
-    def _best(self, new: Sequence[Unit], old: Sequence[Unit]) -> list[tuple[Unit, Unit]]:
-        """The alignment in order with the highest sum of likeness above the least."""
-        rows, columns = len(new), len(old)
-        best = [[0.0] * (columns + 1) for _ in range(rows + 1)]
-        gain = [[0.0] * columns for _ in range(rows)]
-        for i in range(rows - 1, -1, -1):
-            below, here, gains, unit = best[i + 1], best[i], gain[i], new[i]
-            for j in range(columns - 1, -1, -1):
-                top = below[j] if below[j] >= here[j + 1] else here[j + 1]
-                if unit.kind == old[j].kind:
-                    alike = self.likeness(unit, old[j]) - (LEAST - 0.1)
-                    if alike >= 0.1:
-                        gains[j] = alike
-                        top = max(top, below[j + 1] + alike)
-                here[j] = top
-        pairs: list[tuple[Unit, Unit]] = []
-        i = j = 0
-        while i < rows and j < columns:
-            if gain[i][j] and best[i][j] == best[i + 1][j + 1] + gain[i][j]:
-                pairs.append((new[i], old[j]))
-                i, j = i + 1, j + 1
-            elif best[i][j] == best[i + 1][j]:
-                i += 1
-            else:
-                j += 1
-        return pairs
 
     def _same_text(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
         """A telling statement that occurs once in both versions is itself, wherever it stands."""
@@ -351,32 +317,3 @@ def _free_definitions(sources: Mapping[str, Source], done: Mapping[Unit, Unit]) 
         for unit in source.units
         if isinstance(unit.node, _DEFINITIONS) and unit not in done
     ]
-
-
-def _once(units: Sequence[Unit]) -> dict[Words, int]:
-    """Where the words that occur once in a list stand."""
-    found: dict[Words, int] = {}
-    again: set[Words] = set()
-    for index, unit in enumerate(units):
-        if unit.words in found:
-            again.add(unit.words)
-        found[unit.words] = index
-    return {words: index for words, index in found.items() if words not in again}
-
-
-def _rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The longest run of pairs that rises on both sides; ``pairs`` rise on the first."""
-    tails: list[int] = []
-    ends: list[int] = []
-    before: list[int] = [-1] * len(pairs)
-    for k, (_, j) in enumerate(pairs):
-        place = bisect_left(tails, j)
-        before[k] = ends[place - 1] if place else -1
-        tails[place : place + 1] = [j]
-        ends[place : place + 1] = [k]
-    out: list[tuple[int, int]] = []
-    k = ends[-1] if ends else -1
-    while k >= 0:
-        out.append(pairs[k])
-        k = before[k]
-    return out[::-1]

@@ -27,22 +27,14 @@ from flordb.replay.propagate.effects import (
     effect_beside,
     effect_of_piece,
     is_in_place,
-    is_mode_call,
-    receivers_of_eval,
     sets_context,
 )
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import (
-    BUILTINS,
-    READS_ONLY,
-    binds,
-    changes,
-    header,
-    reads,
-)
+from flordb.replay.propagate.modes import Modes, receiver, run_by
+from flordb.replay.propagate.names import binds, changes, header, reads
 from flordb.replay.propagate.rename import Renamer
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Source, Unit, read_source
 
@@ -72,7 +64,7 @@ class _Slicer:
         assert self.outer.block is not None
         self._before = self._new_before()
         self._own = self._defined_here()
-        self._modules = receivers_of_eval(draft.unit.source.tree)
+        self._modes = Modes(draft.unit.source, matching)
         self._wanted: set[str] = set()
         self._dropped: dict[Unit, None] = {}
         self._kept = False
@@ -87,7 +79,8 @@ class _Slicer:
             found = self._once()
         self._check_new_values()
         self._check_dropped()
-        modes = self._modes_set_earlier(found)
+        first = self._before[0] if self._before else self.outer
+        modes = self._modes.set_earlier(found, first)
         if not (self._kept or modes):
             return None
         return [*modes, *found]
@@ -292,58 +285,16 @@ class _Slicer:
 
     def _matters(self, node: ast.AST) -> bool:
         """Whether a statement computes what is wanted, or sets the mode of what is run."""
-        if isinstance(node, ast.Expr) and self._sets_mode(node):
-            return _receiver(node) in self._run
+        if isinstance(node, ast.Expr) and self._modes.sets_one(node):
+            return receiver(node) in self._run
         return bool(changes(node) & self._wanted & self._own)
-
-    def _sets_mode(self, node: ast.Expr) -> bool:
-        return is_mode_call(node) and _receiver(node) in self._modules
 
     @cached_property
     def _run(self) -> set[str]:
         """The modules that the statement, or new code that it may take along, runs."""
         nodes = [self._draft.node, *(unit.node for unit in self._before)]
         nodes += [self.outer.node] if self._owners else []
-        return {text for node in nodes for text in _runs(node)}
-
-    def _modes_set_earlier(self, piece: Sequence[ast.stmt]) -> list[ast.stmt]:
-        """The calls further up that only the newer version has and that set a module's mode."""
-        run = {text for node in piece for text in _runs(node)}
-        set_here = {
-            _receiver(part)
-            for node in piece
-            for part in ast.walk(node)
-            if isinstance(part, ast.Expr) and self._sets_mode(part)
-        }
-        found: list[ast.stmt] = []
-        for text in sorted(run - set_here):
-            node = self._mode_set_earlier(text)
-            found += [node] if node is not None else []
-        return found
-
-    def _mode_set_earlier(self, text: str) -> ast.stmt | None:
-        unit: Unit = self._before[0] if self._before else self.outer
-        handed_on: int | None = None
-        while unit.block is not None:
-            for other in reversed(unit.block.units[: unit.index]):
-                node = other.node
-                if isinstance(node, ast.Expr) and self._sets_mode(node):
-                    if _receiver(node) != text:
-                        continue
-                    if other in self._matching.to_old:
-                        return None
-                    if handed_on is not None:
-                        raise Refused(
-                            f"line {other.lineno} sets the mode of `{text}`, which the older "
-                            f"version does not, and line {handed_on} may set it again"
-                        )
-                    return node
-                if _hands_on(node, text):
-                    handed_on = other.lineno
-            unit = unit.block.owner
-            if isinstance(unit.node, FUNCTIONS):
-                break
-        return None
+        return run_by(nodes)
 
 
 def _like(
@@ -363,13 +314,6 @@ def _like(
     return ast.copy_location(new, node)
 
 
-def _receiver(node: ast.Expr) -> str:
-    call = node.value
-    assert isinstance(call, ast.Call)
-    assert isinstance(call.func, ast.Attribute)
-    return ast.unparse(call.func.value)
-
-
 def _changed_in_place(node: ast.AST) -> set[str]:
     """The variables into which a statement stores an item, or whose tensor it changes in place."""
     found: set[str] = set()
@@ -381,31 +325,6 @@ def _changed_in_place(node: ast.AST) -> set[str]:
             target = part.func.value if is_in_place(part.func.attr) else None
         found |= {target.id} if isinstance(target, ast.Name) else set()
     return found
-
-
-def _runs(node: ast.AST) -> Iterator[str]:
-    """The texts of what may be run as a module: called, given to a call, or of whom a method is."""
-    for part in ast.walk(node):
-        if not isinstance(part, ast.Call) or is_mode_call(ast.Expr(part)):
-            continue
-        if isinstance(part.func, ast.Name) and part.func.id in BUILTINS:
-            continue
-        yield ast.unparse(part.func)
-        if isinstance(part.func, ast.Attribute):
-            if part.func.attr in READS_ONLY:
-                continue
-            yield ast.unparse(part.func.value)
-        yield from (ast.unparse(a) for a in part.args if isinstance(a, (ast.Name, ast.Attribute)))
-
-
-def _hands_on(node: ast.AST, text: str) -> bool:
-    """Whether a statement gives a module to a function, which may set its mode."""
-    return any(
-        isinstance(part, ast.Call)
-        and not is_mode_call(ast.Expr(part))
-        and any(ast.unparse(a) == text for a in (*part.args, *(k.value for k in part.keywords)))
-        for part in ast.walk(node)
-    )
 
 
 def _rebinds(node: ast.AST, names: set[str]) -> bool:
