@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flordb.errors import warn
 from flordb.query.errors import BudgetExceeded
+from flordb.replay import lacking
 from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store.project import Project
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from flordb.replay.execute import Progress, Report
     from flordb.replay.plan import Plan
 
-_MOST_SHOWN = 5
+_MOST_SAID = 5
 
 
 def check_budget(plan: Plan, settings: Settings) -> None:
@@ -57,13 +58,21 @@ def acquire(
 
 
 def tell(report: Report) -> None:
-    """Tell the user, once a query, what went wrong with which run and column."""
-    for failure in report.failures[:_MOST_SHOWN]:
-        names = ", ".join(failure.names)
-        run = f"the run of {failure.want.tstamp} ({failure.want.filename})"
-        warn(f"{names} of {run}: {failure.reason}")
-    if len(report.failures) > _MOST_SHOWN:
-        more = len(report.failures) - _MOST_SHOWN
-        warn(f"{more} more values could not be acquired; SELECT * FROM acquisitions shows why")
-    for anomaly in report.anomalies[:_MOST_SHOWN]:
-        warn(f"a replay came out differently: {anomaly}; see SELECT * FROM replay_anomalies")
+    """Warn the user, once a query, of what `sentences` says."""
+    for sentence in sentences([report]):
+        warn(sentence)
+
+
+def sentences(reports: Iterable[Report]) -> list[str]:
+    """What users should know of replays: what could not be had, what came out differently."""
+    reports = list(reports)
+    lines = lacking.lines(failure for report in reports for failure in report.failures)
+    found = lines[:_MOST_SAID]
+    if len(lines) > _MOST_SAID:
+        more = len(lines) - _MOST_SAID
+        found.append(f"{more} more reasons why values are lacking: SELECT * FROM acquisitions")
+    anomalies = [text for report in reports for text in report.anomalies]
+    return found + [
+        f"a replay came out differently: {text}; see SELECT * FROM replay_anomalies"
+        for text in anomalies[:_MOST_SAID]
+    ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from flordb.replay import lacking
+
 if TYPE_CHECKING:
     from flordb.replay.plan import Plan
 
@@ -25,13 +27,9 @@ def describe(plan: Plan) -> str:
     if plan.tasks:
         lines += _aligned([HEADER, *rows(plan)[:_MOST_ROWS]])
         lines += _more(len(plan.tasks), "replays")
-    for refused in plan.refusals[:_MOST_ROWS]:
-        names = ", ".join(refused.names)
-        when = f"{refused.want.tstamp:%Y-%m-%d %H:%M:%S}"
-        lines.append(
-            f"  cannot be had: {names} of {refused.want.filename}, {when}: {refused.reason}"
-        )
-    lines += _more(len(plan.refusals), "that cannot be had")
+    refused = lacking.lines(plan.refusals)
+    lines += [f"  cannot be had: {line}" for line in refused[:_MOST_ROWS]]
+    lines += _more(len(refused), "reasons")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flordb.query.explain import HEADER, headline, rows
 from flordb.query.result import Result
+from flordb.replay import lacking
 
 if TYPE_CHECKING:
     from flordb.replay.plan import Plan
@@ -34,9 +35,7 @@ def plan_of(plan: Plan) -> str:
     """What would be replayed, a row a replay, and what cannot be had."""
     table = _table(HEADER, rows(plan)[:_MOST_ROWS], headline(plan)) if plan.tasks else ""
     refused = "".join(
-        f"<li>{escape(', '.join(each.names))} of {escape(each.want.filename)}, "
-        f"{each.want.tstamp:%Y-%m-%d %H:%M:%S}: {escape(each.reason)}</li>"
-        for each in plan.refusals[:_MOST_ROWS]
+        f"<li>{escape(line)}</li>" for line in lacking.lines(plan.refusals)[:_MOST_ROWS]
     )
     if refused:
         return f"{table}<p>Cannot be had:</p><ul>{refused}</ul>"

@@ -16,6 +16,7 @@ from typing import Any
 import flordb
 from flordb.errors import GitError, warn_in_training
 from flordb.replay.checks import doubtful
+from flordb.replay.lacking import how_to_choose
 from flordb.replay.plan import Refused, Task
 from flordb.replay.want import Want
 from flordb.store import history
@@ -38,9 +39,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
+    """Values that did not come, and why. ``choosable``: as in `replay.plan.Refused`."""
+
     want: Want
     names: tuple[str, ...]
     reason: str
+    choosable: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,10 @@ class Outcomes:
 
     def refuse(self, refused: Refused) -> None:
         """Keep why a plan has no task for these values."""
-        self.failures.append(Failure(refused.want, refused.names, refused.reason))
-        outcome = {"status": "refused", "reason": refused.reason, "seconds": 0.0}
+        failure = Failure(refused.want, refused.names, refused.reason, refused.choosable)
+        self.failures.append(failure)
+        reason = refused.reason + how_to_choose(refused.names, [refused.choosable])
+        outcome = {"status": "refused", "reason": reason, "seconds": 0.0}
         lines = [
             _outcome(name, refused.digests.get(name), refused.want, outcome)
             for name in refused.names

@@ -56,12 +56,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Refused:
-    """Values that cannot be had, and the reason for the user."""
+    """Values that cannot be had, and the reason for the user.
+
+    ``choosable``: the version for which the user may choose a place with ``--at``, else ``""``.
+    """
 
     want: Want
     names: tuple[str, ...]
     reason: str
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    choosable: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,9 @@ class _Planner:
         for name in want.names:
             patch = self._patch(want, record.version, name)
             if isinstance(patch, Refusal):
-                refused.append(Refused(want, (name,), patch.reason, digests))
+                own = chosen(self._choices, name, self.old(record.version))
+                choosable = "" if own or not self._logged(want, name) else record.version
+                refused.append(Refused(want, (name,), patch.reason, digests, choosable))
             else:
                 placed[name] = patch
         tasks = []
@@ -152,7 +158,7 @@ class _Planner:
         return tasks, refused
 
     def _patch(self, want: Want, version: str, name: str) -> Patch | Refusal:
-        found = [s for s in self.statements(want.filename) if s.name == name]
+        found = self._logged(want, name)
         if not found:
             return Refusal(
                 f"no statement that {want.filename} reaches logs {name!r} in the working tree"
@@ -165,6 +171,10 @@ class _Planner:
         if key not in self._patches:
             self._patches[key] = self._placed(want.filename, version, name, found)
         return self._patches[key]
+
+    def _logged(self, want: Want, name: str) -> list[LogStatement]:
+        """The statements of today's code that log a name."""
+        return [s for s in self.statements(want.filename) if s.name == name]
 
     def _placed(
         self, script: str, version: str, name: str, statements: Sequence[LogStatement]
@@ -179,9 +189,7 @@ class _Planner:
         answers = [matcher.propagate(Site(s.file, s.lineno), at=at) for s in statements]
         placed = [answer for answer in answers if isinstance(answer, Patch)]
         if not placed:
-            reason = next(a.reason for a in answers if isinstance(a, Refusal))
-            where = "" if at else f"; to choose: flordb replay {name} --at FILE:LINE@{version[:10]}"
-            return Refusal(reason + where)
+            return next(answer for answer in answers if isinstance(answer, Refusal))
         return placed[0] if len(placed) == 1 else merge(old, placed)
 
     def _group(
@@ -433,6 +441,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "filename": refused.want.filename,
                 "names": list(refused.names),
                 "reason": refused.reason,
+                "choosable": refused.choosable or None,
             }
             for refused in plan.refusals
         ],

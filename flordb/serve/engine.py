@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from flordb.query.acquire import without
+from flordb.query.acquire import sentences, without
 from flordb.query.errors import ProgrammingError, mapped
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
 from flordb.query.sharing import acquire
 from flordb.query.statement import Statement, parse
-from flordb.replay.execute import Progress, Report
+from flordb.replay.execute import Progress
 from flordb.replay.plan import make_plan
 from flordb.serve import guard
 from flordb.serve.database import READ_ONLY, Database
 from flordb.serve.errors import Cancelled
 from flordb.settings import Settings
 from flordb.store.project import Project
-
-_MOST_SAID = 5
 
 
 @dataclass
@@ -95,7 +93,7 @@ class Engine:
                     self.project, wants, client.settings, client.progress, client.stop, since
                 )
             self.database.refresh(0)
-            for text in _said(reports):
+            for text in sentences(reports):
                 client.tell(text)
 
     def _prepare(self, parsed: Statement) -> Prepared:
@@ -135,22 +133,3 @@ def _parsed(sql: str) -> Statement:
 def quoted(text: str) -> str:
     """An SQL string."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _said(reports: Iterable[Report]) -> list[str]:
-    """What users should know of replays: what could not be had, what came out differently."""
-    failures = [failure for report in reports for failure in report.failures]
-    found = [
-        f"{', '.join(failure.names)} of the run of {failure.want.tstamp} "
-        f"({failure.want.filename}): {failure.reason}"
-        for failure in failures[:_MOST_SAID]
-    ]
-    if len(failures) > _MOST_SAID:
-        more = len(failures) - _MOST_SAID
-        found.append(f"{more} more values could not be had; SELECT * FROM acquisitions shows why")
-    anomalies = [text for report in reports for text in report.anomalies]
-    found += [
-        f"a replay came out differently: {text}; see SELECT * FROM replay_anomalies"
-        for text in anomalies[:_MOST_SAID]
-    ]
-    return found

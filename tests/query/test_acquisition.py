@@ -75,7 +75,7 @@ def test_a_budget_is_kept(history) -> None:
 def test_a_failure_is_a_warning_and_a_row(history) -> None:
     with flordb.connect(history.root, progress=lambda _: None) as connection:
         sql = "SELECT lr, broken FROM flor WHERE lr = 0.5"
-        with pytest.warns(FlorWarning, match=r"(?s)broken of the run of .*pop from empty list"):
+        with pytest.warns(FlorWarning, match=r"(?s)broken of train.py, .*pop from empty list"):
             assert connection.execute(sql).fetchall() == [(0.5, None)]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
