@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import FunctionType
 from typing import Any
 
 from flordb.record.anchors import MOST_ELEMENTS, Anchor, children_of, own_attributes
+from flordb.record.leaves import Leaf, Leaves, Unfit
 from flordb.record.reach import Path
-from flordb.record.tensors import Piece, has_gaps
+from flordb.record.tensors import Piece
 
 _CONSTANTS = frozenset((type(None), bool, int, float, complex, str, bytes, range, type(...)))
 _LONGEST_CONSTANT = 10_000
@@ -45,50 +46,6 @@ class Taken:
     origins: list[Any]
 
 
-class _Unfit(Exception):
-    """What was found cannot be, or no longer is, what a tree describes."""
-
-
-@dataclass(slots=True)
-class _Leaf:
-    """A tensor in which nothing may differ but the numbers, and where in memory they are."""
-
-    piece: Piece
-    kind: Any
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: Any
-    device: Any
-    requires_grad: bool
-    is_leaf: bool
-
-    @classmethod
-    def of(cls, piece: Piece, tensor: Any) -> _Leaf:
-        if piece.kind != "torch" or has_gaps(piece) or tensor.is_neg() or tensor.is_conj():
-            raise _Unfit
-        return cls(
-            *(piece, type(tensor), tuple(tensor.shape), tensor.stride(), tensor.dtype),
-            *(tensor.device, tensor.requires_grad, tensor.is_leaf),
-        )
-
-    def verify(self, tensor: Any) -> None:
-        """Take a tensor for this leaf. Raises _Unfit."""
-        if (
-            type(tensor) is not self.kind
-            or tensor.dtype is not self.dtype
-            or tensor.shape != self.shape
-            or tensor.stride() != self.strides
-            or tensor.device != self.device
-            or tensor.requires_grad is not self.requires_grad
-            or tensor.is_leaf is not self.is_leaf
-            or tensor.is_neg()
-            or tensor.is_conj()
-        ):
-            raise _Unfit
-        self.piece.value = tensor
-        self.piece.address = tensor.data_ptr()
-
-
 def _without_origins(taken: Taken) -> Taken:
     return Taken(taken.state, taken.pieces, [])
 
@@ -102,19 +59,21 @@ class _TensorPart:
     def __init__(self, taken: Taken) -> None:
         self.taken = _without_origins(taken)
         tensor, *grads = taken.origins
-        self._leaf = _Leaf.of(taken.pieces[0], tensor)
-        self._grads = [_Leaf.of(taken.pieces[1], grad) for grad in grads]
+        self.leaves = [Leaf.of(taken.pieces[0], tensor)]
+        self.leaves += [Leaf.of(taken.pieces[1], grad) for grad in grads]
+        self._is_leaf = self.leaves[0].is_leaf
 
     def others(self) -> list[int]:
         return []
 
-    def verify(self, tensor: Any, objects: list[Any]) -> None:
-        self._leaf.verify(tensor)
-        grad = tensor.grad if self._leaf.is_leaf else None
-        if (grad is not None) != bool(self._grads):
-            raise _Unfit
-        for leaf in self._grads:
-            leaf.verify(grad)
+    def verify(self, tensor: Any, objects: list[Any], tensors: list[Any]) -> None:
+        """Append its tensors, still to be verified. Raises Unfit, AttributeError."""
+        tensors.append(tensor)
+        grad = tensor.grad if self._is_leaf else None
+        if grad is not None:
+            tensors.append(grad)
+        if (grad is not None) != (len(self.leaves) > 1):
+            raise Unfit
 
 
 class _NodePart:
@@ -141,10 +100,10 @@ class _NodePart:
         known = _contents_of(anchor.kind, anchor.value)
         self.fixed = known is not None and self._is_whole(anchor, known, is_anchor)
         self._list = known if known is not None and self.fixed else _children(anchor.kind)
-        self._leaves: list[tuple[int, _Leaf]] = []
+        self.leaves: list[Leaf] = []
+        self._leaf_ids: list[int] = []
         if self.fixed:
-            pieces = zip(taken.origins, taken.pieces, strict=True)
-            self._leaves = [(id(origin), _Leaf.of(piece, origin)) for origin, piece in pieces]
+            self._take_leaves(taken)
         contents = self._list(anchor.value)
         self.taken = _without_origins(taken)
         ids = list(map(id, contents))
@@ -172,45 +131,49 @@ class _NodePart:
         """The ids of what is not a constant."""
         return self._others
 
-    def _remember(self, ids: list[int], contents: list[Any]) -> None:
+    def _remember(self, ids: list[int], contents: Sequence[Any]) -> None:
         self._ids = ids
         self._held = [v for v in contents if _is_constant(v, self._library)]
         self._others = [id(v) for v in contents if not _is_constant(v, self._library)]
         at = {i: position for position, i in enumerate(ids)}
         self._children = [(at[i], number) for i, number in self.defines.items()]
         self._at = at
-        self._places = [(at[i], leaf) for i, leaf in self._leaves]
+        self._places = [at[i] for i in self._leaf_ids]
+
+    def _take_leaves(self, taken: Taken) -> None:
+        self.leaves = list(map(Leaf.of, taken.pieces, taken.origins))
+        self._leaf_ids = list(map(id, taken.origins))
 
     def renew(self, taken: Taken) -> bool:
         """Put another pickle in the place of the last one. False: it does not fit there."""
         if taken.state[-1] is None or len(taken.pieces) != len(self.taken.pieces):
             return False
         if self.fixed:
-            pieces = zip(taken.origins, taken.pieces, strict=True)
-            leaves = [(id(origin), _Leaf.of(piece, origin)) for origin, piece in pieces]
-            if {i for i, _ in leaves} != {i for i, _ in self._leaves}:
+            if set(map(id, taken.origins)) != set(self._leaf_ids):
                 return False
-            self._leaves = leaves
-            self._places = [(self._at[i], leaf) for i, leaf in leaves]
+            self._take_leaves(taken)
+            self._places = [self._at[i] for i in self._leaf_ids]
         self.taken, self.dirty = _without_origins(taken), False
         return True
 
-    def verify(self, value: Any, objects: list[Any]) -> None:
+    def verify(self, value: Any, objects: list[Any], tensors: list[Any]) -> None:
+        """Append its tensors, still to be verified, and put its objects where they are looked for.
+        Raises Unfit, or what looking into an object raises."""
         if type(value) is not self._type:
-            raise _Unfit
+            raise Unfit
         contents = self._list(value)
         ids = list(map(id, contents))
         if ids != self._ids:
             if [id(v) for v in contents if not _is_constant(v, self._library)] != self._others:
-                raise _Unfit
+                raise Unfit
             if self._steps_below(value) != self._steps:
-                raise _Unfit  # a path leads elsewhere
+                raise Unfit  # a path leads elsewhere
             self.dirty = True
             self._remember(ids, contents)
         for position, number in self._children:
             objects[number] = contents[position]
-        for position, leaf in self._places:
-            leaf.verify(contents[position])
+        for position in self._places:
+            tensors.append(contents[position])
 
 
 class Tree:
@@ -240,7 +203,7 @@ class Tree:
             for anchor, made in zip(anchors, taken, strict=True)
         ]
         if undefined:
-            raise _Unfit
+            raise Unfit
         used = {i for part in self._parts for i in part.others()}
         self._outside = {i: numbers[i] for i in used if i in numbers and i not in self.numbers}
         self._gather()
@@ -248,15 +211,18 @@ class Tree:
     def _gather(self) -> None:
         self._states = [part.taken.state for part in self._parts]
         self._pieces = [piece for part in self._parts for piece in part.taken.pieces]
+        self._leaves = Leaves([leaf for part in self._parts for leaf in part.leaves])
 
     def fits(self, value: Any) -> bool:
         """Whether this is what is below ``value`` now. If so, its anchors and pieces are."""
         objects: list[Any] = [None] * len(self._parts)
         objects[0] = value
+        tensors: list[Any] = []
         try:
             for at, part in enumerate(self._parts):
-                part.verify(objects[at], objects)
-        except (_Unfit, LookupError, AttributeError, TypeError, RuntimeError):
+                part.verify(objects[at], objects, tensors)
+            self._leaves.take(tensors)
+        except (Unfit, LookupError, AttributeError, TypeError, RuntimeError):
             return False
         for anchor, found in zip(self.anchors, objects, strict=True):
             anchor.value = found
@@ -339,7 +305,7 @@ class Trees:
             return
         try:
             made = tree()
-        except (_Unfit, LookupError, ValueError):
+        except (Unfit, LookupError, ValueError):
             self._misses[key] = _MOST_MISSES
             return
         self._used.append(made)
@@ -362,7 +328,7 @@ class Trees:
 
 # What is in an object.
 
-_Contents = Callable[[Any], list[Any]]
+_Contents = Callable[[Any], Sequence[Any]]
 
 
 def _is_constant(value: Any, library: Container[Any]) -> bool:
@@ -395,20 +361,21 @@ def _contents_of(kind: str, value: Any) -> _Contents | None:
 
 
 def _of_module(module: Any) -> _Contents:
-    names = tuple(own_attributes(module))
-    groups = itemgetter("_parameters", "_buffers", "_modules", *names)
+    # At least two names: itemgetter gives one value by itself.
+    own_of = itemgetter("training", "training", *own_attributes(module))
     size = len(vars(module))
 
-    def contents(found: Any) -> list[Any]:
-        attributes = vars(found)
+    def contents(found: Any) -> Sequence[Any]:
+        attributes = found.__dict__
         if len(attributes) != size:
             raise LookupError("another attribute")
-        parameters, buffers, modules, *own = groups(attributes)
+        own: tuple[Any, ...] = own_of(attributes)
+        parameters, buffers = attributes["_parameters"], attributes["_buffers"]
+        modules = attributes["_modules"]
         if not (parameters or buffers or modules):
-            return list(own)
-        own += (*parameters.values(), ..., *buffers.values(), ..., *modules.values())
-        own += (*parameters, *buffers, *modules)
-        return list(own)
+            return own
+        values = (*parameters.values(), ..., *buffers.values(), ..., *modules.values())
+        return (*own, *values, *parameters, *buffers, *modules)
 
     return contents
 

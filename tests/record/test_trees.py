@@ -86,6 +86,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "transposed": lambda v: setattr(v["net"][0].weight, "data", torch.ones(3, 4).t()),
     "another type": lambda v: v["net"].double(),
     "another shape": lambda v: setattr(v["net"][0], "bias", nn.Parameter(torch.ones(1, 4))),
+    "no gradient wanted": lambda v: v["net"][3].bias.requires_grad_(False),
+    "a graph": lambda v: v["net"][2].table["b"].add_(v["net"][3].bias.sum()),
     "a negative view": lambda v: v["net"][0].weight.data.set_(torch._neg_view(torch.ones(4, 3))),
     "swapped modules": _swap,
     "renamed module": _rename,
@@ -127,8 +129,13 @@ def _held(kept: Kept, boundary: str) -> Any:
     return state, manifest.tensors, blocks, manifest.missing, manifest.names
 
 
+@pytest.mark.parametrize("guards", [True, False], ids=["guards", "one by one"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_known_of_a_model_leads_to_no_other_snapshot(tmp_path: Path, change: str) -> None:
+def test_what_is_known_of_a_model_leads_to_no_other_snapshot(
+    tmp_path: Path, change: str, guards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not guards:  # another torch
+        monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
     values = _training()
     kept = Kept(tmp_path / "kept")
     for epoch in range(3):
@@ -147,6 +154,23 @@ def test_what_is_known_of_a_model_leads_to_no_other_snapshot(tmp_path: Path, cha
         expected[boundary] = _held(without, boundary)
     kept.done()
     assert {boundary: _held(kept, boundary) for boundary in expected} == expected
+
+
+def test_what_is_known_with_gradients_does_not_count_without_them(tmp_path: Path) -> None:
+    """torch's check of many tensors sees none that requires a gradient where gradients are off."""
+    values = _training()
+    kept = Kept(tmp_path / "kept")
+    for epoch in range(6):
+        with torch.set_grad_enabled(epoch % 2 == 0):
+            kept.take(f"epoch={epoch}@end", **values)
+    values["net"].requires_grad_(False)
+    with torch.no_grad():
+        kept.take("epoch=6@end", **values)
+    without = Kept(tmp_path / "without")
+    without.take("epoch=6@end", **values)
+    kept.done()
+    without.done()
+    assert _held(kept, "epoch=6@end") == _held(without, "epoch=6@end")
 
 
 def test_a_model_that_was_dropped_is_not_kept_alive_by_its_snapshots(tmp_path: Path) -> None:
