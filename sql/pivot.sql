@@ -52,11 +52,11 @@ CREATE OR REPLACE MACRO flor_odd(nest, e) AS
 CREATE OR REPLACE MACRO flor_has_value(several) AS
     concat(CASE WHEN len(several) = 1 THEN '' ELSE 'coalesce(' END,
     array_to_string(list_transform(several,
-        lambda e: CASE WHEN e['kind'] = 'loop' THEN 'NULL' ELSE concat('n', e['id']) END), ', '),
+        lambda e: CASE WHEN e['is_loop'] THEN 'NULL' ELSE concat('n', e['id']) END), ', '),
     CASE WHEN len(several) = 1 THEN '' ELSE ')' END, ' IS NOT NULL');
 
 CREATE OR REPLACE MACRO flor_own_columns(several) AS
-    array_to_string(list_transform(several, lambda e: CASE WHEN e['kind'] = 'loop' THEN ''
+    array_to_string(list_transform(several, lambda e: CASE WHEN e['is_loop'] THEN ''
         ELSE concat(', ', e['column'], ' AS ', e['alias']) END), '');
 
 -- The columns of names, and the iterations of loops, in the table of their nest: all in one scan.
@@ -65,10 +65,10 @@ CREATE OR REPLACE MACRO flor_wide(nest, several, marked) AS
     concat('SELECT ', nest['columns'], ', ', nest['ordinal'], ' AS o', flor_own_columns(several),
     CASE WHEN marked THEN array_to_string(list_transform(several,
         lambda e: concat(
-            CASE WHEN e['kind'] = 'loop' THEN concat(', ', nest['ordinal'], ' = 0 AS m')
+            CASE WHEN e['is_loop'] THEN concat(', ', nest['ordinal'], ' = 0 AS m')
             ELSE concat(', n', e['id'], ' IS NOT NULL AS m') END, e['alias'])), '') ELSE '' END,
     ' FROM flor_at_', nest['id'], ' WHERE ',
-    CASE WHEN len(list_filter(several, lambda e: e['kind'] = 'loop')) > 0
+    CASE WHEN list_contains(list_transform(several, lambda e: e['is_loop']), true)
         THEN concat(nest['ordinal'], ' = 0 OR ') ELSE '' END,
     flor_has_value(several));
 
@@ -81,18 +81,19 @@ CREATE OR REPLACE MACRO flor_mixed(nest, e) AS
     nest['id'], ' t JOIN flor_series s USING (', nest['run'], ') WHERE s.name_id = ',
     e['id'], ' AND s.nest_id = ', nest['id'], ' AND n', e['id'], ' IS NOT NULL)');
 
--- Whether a name's values in a nest are nothing but its column.
-CREATE OR REPLACE MACRO flor_is_wide(nest, e) AS
-    e['kind'] = 'loop' OR (NOT list_contains(e['odd'], nest['id']) AND e['column'] <> '');
+-- The column of a name that has other values elsewhere.
+CREATE OR REPLACE MACRO flor_own(nest, e) AS
+    concat('SELECT ', nest['columns'], ', ', nest['ordinal'], ' AS o, ', e['column'], ' AS ',
+    e['alias'], ', true AS m', e['alias'], ' FROM flor_at_', nest['id'], ' WHERE n', e['id'],
+    ' IS NOT NULL');
 
 -- One scan of a name that is more than its column, or that has none.
 CREATE OR REPLACE MACRO flor_scan(nest, e) AS
-    concat(CASE WHEN list_contains(e['wide'], nest['id']) THEN
-        concat(
-        CASE WHEN e['column'] = '' THEN flor_mixed(nest, e) ELSE flor_wide(nest, [e], true) END,
-        CASE WHEN list_contains(e['odd'], nest['id']) THEN ' UNION ALL BY NAME ' ELSE '' END)
-    ELSE '' END,
-    CASE WHEN list_contains(e['odd'], nest['id']) THEN flor_odd(nest, e) ELSE '' END);
+    concat(
+    CASE WHEN NOT e['wide'] THEN '' WHEN e['column'] = '' THEN flor_mixed(nest, e)
+        ELSE flor_own(nest, e) END,
+    CASE WHEN e['wide'] AND e['odd'] THEN ' UNION ALL BY NAME ' ELSE '' END,
+    CASE WHEN e['odd'] THEN flor_odd(nest, e) ELSE '' END);
 
 -- Many names that are not in columns: DuckDB leaves out the aggregates that a query does not read.
 CREATE OR REPLACE MACRO flor_grouped(nest, several) AS
@@ -119,15 +120,13 @@ CREATE OR REPLACE MACRO flor_first(count, name) AS
     ), ') AS ', name);
 
 -- The names of one nest side by side, by full joins of their scans.
-CREATE OR REPLACE MACRO flor_joined(nest, here, scans) AS
-    CASE WHEN len(scans) = 1 THEN scans[1] ELSE
+CREATE OR REPLACE MACRO flor_joined(l) AS
+    CASE WHEN len(l['scans']) = 1 THEN l['scans'][1] ELSE
     concat('SELECT ', array_to_string(list_transform(
-        list_append(nest['dims'], 'o'), lambda d: flor_first(len(scans), d)), ', '),
-    array_to_string(list_transform(here, lambda e: concat(', m', e['alias'],
-        CASE WHEN e['kind'] = 'loop' THEN '' ELSE concat(', ', e['alias']) END)), ''),
-    ' FROM ', array_to_string(list_transform(scans, lambda scan, i:
+        list_append(l['dims'], 'o'), lambda d: flor_first(len(l['scans']), d)), ', '),
+    l['listed'], ' FROM ', array_to_string(list_transform(l['scans'], lambda scan, i:
         concat(CASE WHEN i = 1 THEN '' ELSE ' FULL JOIN ' END, '(', scan, ') t', i,
-        CASE WHEN i = 1 THEN '' ELSE concat(' USING (', nest['key'], ', o)') END)), '')) END;
+        CASE WHEN i = 1 THEN '' ELSE concat(' USING (', l['key'], ', o)') END)), '')) END;
 
 -- Whether a row of names side by side has a value of one of these.
 CREATE OR REPLACE MACRO flor_marks(several) AS
@@ -135,8 +134,8 @@ CREATE OR REPLACE MACRO flor_marks(several) AS
     '(', array_to_string(list_transform(several, lambda e: concat('m', e['alias'], ' OR ')), ''),
     'false) IS TRUE');
 
-CREATE OR REPLACE MACRO flor_values(prefix, several) AS
-    array_to_string(list_transform(several, lambda e: concat(', ', prefix, e['alias'])), '');
+CREATE OR REPLACE MACRO flor_values(prefix, aliases) AS
+    array_to_string(list_transform(aliases, lambda a: concat(', ', prefix, a)), '');
 
 -- What repeats on the rows of a nest, from the relation `a`.
 CREATE OR REPLACE MACRO flor_repeated(rank, carried) AS
@@ -144,39 +143,37 @@ CREATE OR REPLACE MACRO flor_repeated(rank, carried) AS
 
 -- p<nest>, of which a row may have values of some names only (`upper`).
 CREATE OR REPLACE MACRO flor_upper(l) AS
-    concat('FROM p', l['nest']['id'], CASE WHEN len(l['lower']) = 0 THEN ''
-        ELSE concat(' WHERE ', flor_marks(l['upper'])) END);
+    concat('FROM p', l['id'], CASE WHEN l['lower'] = '' THEN ''
+        ELSE concat(' WHERE ', l['marks']) END);
 
 -- a<nest>
 CREATE OR REPLACE MACRO flor_above(l, rank) AS
-    concat('a', l['nest']['id'], ' AS NOT MATERIALIZED (',
-    CASE WHEN l['nest']['id'] = 0 THEN
+    concat('a', l['id'], ' AS NOT MATERIALIZED (',
+    CASE WHEN l['id'] = 0 THEN
         concat(
         'SELECT a.projid, a.tstamp, a.filename, a.run_id', rank, flor_values('p.', l['upper']),
         ' FROM flor_runs a', CASE WHEN len(l['upper']) = 0 THEN '' ELSE
-            concat(' LEFT JOIN (', flor_upper(l), ') p USING (', l['nest']['run'], ')') END)
+            concat(' LEFT JOIN (', flor_upper(l), ') p USING (', l['run'], ')') END)
     ELSE
-        concat(flor_repeated(rank, l['carried']), ', p.', l['nest']['key'],
+        concat(flor_repeated(rank, l['carried']), ', p.', l['key'],
         flor_values('p.', l['upper']), ' FROM (',
-        CASE WHEN l['simple'] THEN concat('SELECT ', l['nest']['columns'],
-            flor_own_columns(l['upper']), ' FROM flor_at_', l['nest']['id'],
-            CASE WHEN l['nest']['ordinal'] = '0' THEN ''
-                ELSE concat(' WHERE ordinal = 0 OR ', flor_has_value(l['upper'])) END)
-        ELSE concat('FROM (SELECT ', l['nest']['columns'], ' FROM flor_at_', l['nest']['id'],
-            CASE WHEN l['nest']['ordinal'] = '0' THEN '' ELSE ' WHERE ordinal = 0' END,
-            ') LEFT JOIN (SELECT ', l['nest']['key'], flor_values('', l['upper']), ' ',
-            flor_upper(l), ') USING (', l['nest']['key'], ')') END,
-        ') p JOIN a', l['from']['id'], ' a USING (', l['from']['key'], ')')
+        CASE WHEN l['simple'] THEN concat('SELECT ', l['columns'], l['own'], ' FROM flor_at_',
+            l['id'], CASE WHEN l['ordinal'] = '0' THEN ''
+                ELSE concat(' WHERE ordinal = 0 OR ', l['value']) END)
+        ELSE concat('FROM (SELECT ', l['columns'], ' FROM flor_at_', l['id'],
+            CASE WHEN l['ordinal'] = '0' THEN '' ELSE ' WHERE ordinal = 0' END,
+            ') LEFT JOIN (SELECT ', l['key'], flor_values('', l['upper']), ' ',
+            flor_upper(l), ') USING (', l['key'], ')') END,
+        ') p JOIN a', l['from_id'], ' a USING (', l['from_key'], ')')
     END, ')');
 
 -- x<nest>
 CREATE OR REPLACE MACRO flor_uncovered(l) AS
-    concat('x', l['nest']['id'], ' AS NOT MATERIALIZED (SELECT ', l['nest']['run'],
+    concat('x', l['id'], ' AS NOT MATERIALIZED (SELECT ', l['run'],
     ' FROM flor_runs ANTI JOIN (SELECT run_id, rank FROM flor_series WHERE covers & ',
-    l['nest']['bit'], ' <> 0 AND nest_id IN (',
-    array_to_string(list_transform(l['below'], lambda b: b['nest']['id']), ', '),
-    ') AND name_id IN (',
-    array_to_string(list_transform(l['inside'], lambda e: e['id']), ', '),
+    l['bit'], ' <> 0 AND nest_id IN (', array_to_string(l['below'], ', '),
+    ') AND name_id IN (', CASE WHEN len(l['inside']) = 0 THEN 'NULL'
+        ELSE array_to_string(l['inside'], ', ') END,
     ')) USING (run_id, rank))');
 
 -- The runs in which one of these has a value inside a loop.
@@ -188,33 +185,31 @@ CREATE OR REPLACE MACRO flor_runs_with(run, loops, ids) AS
         END), ' UNION ALL ');
 
 -- The rows of p<nest> that have no rows below them.
-CREATE OR REPLACE MACRO flor_alone(l) AS
-    concat('FROM (FROM p', l['nest']['id'], CASE WHEN len(l['lower']) = 0 THEN ''
-        ELSE concat(' WHERE NOT ', flor_marks(l['lower'])) END, ')',
-    CASE WHEN l['nest']['id'] = 0 THEN
-        concat(' ANTI JOIN (', flor_runs_with(l['nest']['run'], l['loops'], l['ids']), ') USING (',
-        l['nest']['run'], ')')
-    ELSE concat(' SEMI JOIN x', l['nest']['id'], ' USING (', l['nest']['run'], ') ANTI JOIN (',
-        array_to_string(list_transform(l['below'], lambda b: concat('SELECT ', l['nest']['key'],
-            ' FROM p', b['nest']['id'], ' SEMI JOIN x', l['nest']['id'], ' USING (',
-            l['nest']['run'], ')')), ' UNION ALL '),
-        ') USING (', l['nest']['key'], ')') END);
+CREATE OR REPLACE MACRO flor_alone(l, s) AS
+    concat('FROM (FROM p', l['id'], CASE WHEN l['lower'] = '' THEN ''
+        ELSE concat(' WHERE NOT ', l['lower']) END, ')',
+    CASE WHEN l['id'] = 0 THEN
+        concat(' ANTI JOIN (', flor_runs_with(l['run'], s['within'], s['ids']), ') USING (',
+        l['run'], ')')
+    ELSE concat(' SEMI JOIN x', l['id'], ' USING (', l['run'], ') ANTI JOIN (',
+        array_to_string(list_transform(l['below'], lambda b: concat('SELECT ', l['key'],
+            ' FROM p', b, ' SEMI JOIN x', l['id'], ' USING (', l['run'], ')')), ' UNION ALL '),
+        ') USING (', l['key'], ')') END);
 
 -- The rows of a nest: those of p, but where other nests are below it only those without rows there. A
 -- name with values further below, too, (`lower`) does not repeat there: where it is, there is a row
 -- of its own, with the names that share its context and occurrence.
-CREATE OR REPLACE MACRO flor_entries(l, rank) AS
-    concat('(', flor_repeated(rank, l['carried']),
-    array_to_string(list_transform(l['nest']['labels'], lambda d: concat(', p.', d)), ''),
+CREATE OR REPLACE MACRO flor_entries(l, s) AS
+    concat('(', flor_repeated(s['rank'], l['carried']),
+    array_to_string(list_transform(l['labels'], lambda d: concat(', p.', d)), ''),
     flor_values('p.', l['shown']), ' FROM ',
-    CASE WHEN len(l['below']) = 0 THEN concat('p', l['nest']['id'])
-    ELSE concat('(', CASE WHEN len(l['lower']) = 0 THEN ''
-        ELSE concat('FROM p', l['nest']['id'], ' WHERE ', flor_marks(l['lower']), ' UNION ALL ')
-        END,
-        flor_alone(l), ')') END,
+    CASE WHEN len(l['below']) = 0 THEN concat('p', l['id'])
+    ELSE concat('(', CASE WHEN l['lower'] = '' THEN ''
+        ELSE concat('FROM p', l['id'], ' WHERE ', l['lower'], ' UNION ALL ') END,
+        flor_alone(l, s), ')') END,
     ' p JOIN ',
-    CASE WHEN l['nest']['id'] = 0 THEN 'flor_runs' ELSE concat('a', l['from']['id']) END,
-    ' a USING (', l['from']['key'], '))');
+    CASE WHEN l['id'] = 0 THEN 'flor_runs' ELSE concat('a', l['from_id']) END,
+    ' a USING (', l['from_key'], '))');
 
 -- The relation for columns with values somewhere.
 CREATE OR REPLACE MACRO flor_rows(s) AS
@@ -238,9 +233,8 @@ CREATE OR REPLACE MACRO flor_flat(s) AS
     array_to_string(list_transform(s['columns'], lambda e: concat(', ',
         CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE e['column'] END,
         ' AS ', flor_quoted(e['label']))), ''),
-    ' FROM flor_at_0 JOIN flor_runs a USING (', s['flat'][1]['nest']['run'], ')',
-    CASE WHEN len(s['flat'][1]['upper']) = s['flat'][1]['nest']['width'] THEN ''
-        ELSE concat(' WHERE ', flor_has_value(s['flat'][1]['upper'])) END);
+    ' FROM flor_at_0 JOIN flor_runs a USING (', s['flat'][1]['run'], ')',
+    CASE WHEN s['flat'][1]['is_whole'] THEN '' ELSE concat(' WHERE ', s['flat'][1]['value']) END);
 
 -- The relation for columns without any value: a row a run if no column was asked for, else none.
 CREATE OR REPLACE MACRO flor_bare(s) AS
@@ -273,7 +267,8 @@ CREATE OR REPLACE MACRO flor_distinct(states, asked) AS
                 concat(e['kind'], e['label'])) = i) END
     });
 
--- Step 3: the nests and loops that are involved.
+-- Step 3: the nests and loops that are involved; the nests of the loops whose columns are asked for
+-- (`within`), and the names with values inside loops (`ids`).
 CREATE OR REPLACE MACRO flor_involved(states) AS
     list_transform(
         list_transform(states, lambda s: {
@@ -284,79 +279,108 @@ CREATE OR REPLACE MACRO flor_involved(states) AS
             'ranked': s['all']['ranked'],
             'nests': list_filter(s['all']['nests'], lambda n: list_contains(s['reach'], n['id'])),
             'loops': list_filter(s['all']['loops'], lambda l: list_has_any(s['reach'], l['nests'])),
-            'columns': s['all']['columns']
+            'columns': s['all']['columns'],
+            'within': flatten(list_transform(s['all']['columns'],
+                lambda e: CASE WHEN e['kind'] = 'loop' THEN e['nests'] ELSE [] END)),
+            'ids': array_to_string(list_filter(list_transform(s['all']['columns'],
+                lambda e: CASE WHEN e['kind'] = 'name' AND len(e['reach']) > 1 THEN e['id'] END),
+                lambda id: id IS NOT NULL), ', ')
         });
 
--- Step 4: for each nest the columns that have values in it.
+-- Step 4: for each nest the columns that have values in it. From here on there is only what is needed
+-- of them: DuckDB makes room for thousands of values of each field in each step.
 CREATE OR REPLACE MACRO flor_levels(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'columns': list_transform(s['columns'], lambda e: {
+            'kind': e['kind'], 'alias': e['alias'], 'column': e['column'], 'label': e['label']}),
         'levels': list_transform(s['nests'], lambda n: {
             'nest': n,
-            'here': list_filter(s['columns'], lambda e: list_contains(e['nests'], n['id']))
+            'here': list_transform(
+                list_filter(s['columns'], lambda e: list_contains(e['nests'], n['id'])),
+                lambda e: {
+                    'is_loop': e['kind'] = 'loop', 'id': e['id'], 'alias': e['alias'],
+                    'expr': e['expr'], 'column': e['column'],
+                    'wide': list_contains(e['wide'], n['id']),
+                    'odd': list_contains(e['odd'], n['id']),
+                    'lower': list_contains(e['over'], n['id'])
+                })
         })
     });
 
--- Step 5: of these, the names whose values repeat below the nest and those that have values there,
--- and how each is read.
+-- Step 5: of these, the names whose values repeat below the nest (`upper`) and those that have values
+-- there (`lower`); those that are nothing but their column in the nest's table (`wide`).
 CREATE OR REPLACE MACRO flor_sorted(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'columns': s['columns'],
         'levels': list_transform(s['levels'], lambda l: {
             'nest': l['nest'], 'here': l['here'],
-            'upper': list_filter(l['here'], lambda e:
-                e['kind'] <> 'loop' AND NOT list_contains(e['over'], l['nest']['id'])),
-            'lower': list_filter(l['here'], lambda e: list_contains(e['over'], l['nest']['id'])),
-            'wide': list_filter(l['here'], lambda e: flor_is_wide(l['nest'], e)),
-            'other': list_filter(l['here'], lambda e: NOT flor_is_wide(l['nest'], e))
+            'upper': list_filter(l['here'], lambda e: NOT e['is_loop'] AND NOT e['lower']),
+            'lower': list_filter(l['here'], lambda e: e['lower']),
+            'wide': list_filter(l['here'],
+                lambda e: e['is_loop'] OR (NOT e['odd'] AND e['column'] <> '')),
+            'other': list_filter(l['here'],
+                lambda e: NOT e['is_loop'] AND (e['odd'] OR e['column'] = ''))
         })
     });
 
--- Step 6: the scans of the columns.
-CREATE OR REPLACE MACRO flor_scanned(states) AS
+-- Step 6: what the others must know of each nest.
+CREATE OR REPLACE MACRO flor_placed(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
-        'levels': list_transform(s['levels'], lambda l: {
-            'nest': l['nest'], 'here': l['here'], 'upper': l['upper'], 'lower': l['lower'],
-            'simple': len(l['other']) = 0 AND len(l['lower']) = 0,
-            'scans': flor_scans(l['nest'], l['wide'], l['other'], len(l['lower']) > 0)
+        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'columns': s['columns'], 'levels': s['levels'],
+        'places': list_transform(s['levels'], lambda l: {
+            'id': l['nest']['id'], 'up': l['nest']['up'], 'key': l['nest']['key'],
+            'upper': list_transform(l['upper'], lambda e: e['alias']),
+            'is_there': len(l['here']) > 0,
+            'names': list_filter(list_transform(l['here'],
+                lambda e: CASE WHEN NOT e['is_loop'] THEN e['id'] END), lambda id: id IS NOT NULL)
         })
     });
 
 -- Step 7: the nests below each, and those around it that have values to repeat.
 CREATE OR REPLACE MACRO flor_related(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
+        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'columns': s['columns'],
         'levels': list_transform(s['levels'], lambda l: {
             'nest': l['nest'], 'here': l['here'], 'upper': l['upper'], 'lower': l['lower'],
-            'simple': l['simple'], 'scans': l['scans'],
-            'below': list_filter(s['levels'], lambda b: len(b['here']) > 0
-                AND b['nest']['id'] <> l['nest']['id']
-                AND list_contains(b['nest']['up'], l['nest']['id'])),
-            'around': list_filter(s['levels'], lambda a: a['nest']['id'] <> l['nest']['id']
-                AND list_contains(l['nest']['up'], a['nest']['id'])
-                AND (len(a['upper']) > 0 OR a['nest']['id'] = 0))
+            'wide': l['wide'], 'other': l['other'],
+            'below': list_filter(s['places'], lambda b: b['is_there']
+                AND b['id'] <> l['nest']['id'] AND list_contains(b['up'], l['nest']['id'])),
+            'around': list_filter(s['places'], lambda a: a['id'] <> l['nest']['id']
+                AND list_contains(l['nest']['up'], a['id'])
+                AND (len(a['upper']) > 0 OR a['id'] = 0))
         })
     });
 
--- Step 8: the values that repeat, and where they come from; the columns of the nests below.
-CREATE OR REPLACE MACRO flor_carried(states) AS
+-- Step 8: what each nest says, as text; the values that repeat there, and where they come from.
+CREATE OR REPLACE MACRO flor_scanned(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'],
-        'rank': CASE WHEN s['ranked'] THEN ', a.rank' ELSE '' END,
+        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'columns': s['columns'], 'rank': CASE WHEN s['ranked'] THEN ', a.rank' ELSE '' END,
         'levels': list_transform(s['levels'], lambda l: {
-            'nest': l['nest'], 'upper': l['upper'], 'lower': l['lower'], 'simple': l['simple'],
-            'shown': list_filter(l['here'], lambda e: e['kind'] <> 'loop'),
-            'below': list_transform(l['below'], lambda b: {'nest': b['nest']}),
-            'inside': flatten(list_transform(l['below'], lambda b: b['here'])),
-            'loops': flatten(list_transform(
-                list_filter(s['columns'], lambda e: e['kind'] = 'loop'), lambda e: e['nests'])),
-            'ids': array_to_string(list_transform(list_filter(s['columns'],
-                lambda e: e['kind'] = 'name' AND len(e['reach']) > 1), lambda e: e['id']), ', '),
+            'id': l['nest']['id'], 'bit': l['nest']['bit'], 'run': l['nest']['run'],
+            'key': l['nest']['key'], 'dims': l['nest']['dims'], 'labels': l['nest']['labels'],
+            'columns': l['nest']['columns'], 'ordinal': l['nest']['ordinal'],
+            'upper': list_transform(l['upper'], lambda e: e['alias']),
+            'marks': flor_marks(l['upper']),
+            'lower': CASE WHEN len(l['lower']) = 0 THEN '' ELSE flor_marks(l['lower']) END,
+            'own': flor_own_columns(l['upper']),
+            'value': flor_has_value(l['upper']),
+            'is_whole': len(l['upper']) = l['nest']['width'],
+            'simple': len(l['other']) = 0 AND len(l['lower']) = 0,
+            'shown': list_filter(list_transform(l['here'],
+                lambda e: CASE WHEN e['is_loop'] THEN '' ELSE e['alias'] END), lambda a: a <> ''),
+            'listed': array_to_string(list_transform(l['here'], lambda e: concat(', m', e['alias'],
+                CASE WHEN e['is_loop'] THEN '' ELSE concat(', ', e['alias']) END)), ''),
+            'scans': flor_scans(l['nest'], l['wide'], l['other'], len(l['lower']) > 0),
+            'below': list_transform(l['below'], lambda b: b['id']),
+            'inside': flatten(list_transform(l['below'], lambda b: b['names'])),
             'carried': flatten(list_transform(l['around'], lambda a: a['upper'])),
-            'from': coalesce(l['around'][1]['nest'], l['nest']),
-            'side': CASE WHEN len(l['here']) = 0 THEN ''
-                ELSE flor_joined(l['nest'], l['here'], l['scans']) END
+            'from_id': coalesce(l['around'][1]['id'], l['nest']['id']),
+            'from_key': coalesce(l['around'][1]['key'], l['nest']['key'])
         })
     });
 
@@ -365,19 +389,19 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
     list_transform(states, lambda s: {
         'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
         'flat': list_filter(s['levels'], lambda l:
-            l['nest']['id'] = 0 AND l['simple'] AND len(l['below']) = 0),
-        'sides': list_transform(list_filter(s['levels'], lambda l: l['side'] <> ''),
-            lambda l: concat('p', l['nest']['id'], ' AS NOT MATERIALIZED (', l['side'], ')')),
+            l['id'] = 0 AND l['simple'] AND len(l['below']) = 0),
+        'sides': list_transform(list_filter(s['levels'], lambda l: len(l['scans']) > 0),
+            lambda l: concat('p', l['id'], ' AS NOT MATERIALIZED (', flor_joined(l), ')')),
         'above': list_reverse(list_transform(
             list_filter(s['levels'], lambda l: len(l['below']) > 0
-                AND (len(l['upper']) > 0 OR l['nest']['id'] = 0)),
+                AND (len(l['upper']) > 0 OR l['id'] = 0)),
             lambda l: flor_above(l, s['rank']))),
         'uncovered': list_transform(
-            list_filter(s['levels'], lambda l: l['side'] <> '' AND len(l['below']) > 0
-                AND l['nest']['id'] <> 0),
+            list_filter(s['levels'], lambda l: len(l['scans']) > 0 AND len(l['below']) > 0
+                AND l['id'] <> 0),
             lambda l: flor_uncovered(l)),
-        'entries': list_transform(list_filter(s['levels'], lambda l: l['side'] <> ''),
-            lambda l: flor_entries(l, s['rank']))
+        'entries': list_transform(list_filter(s['levels'], lambda l: len(l['scans']) > 0),
+            lambda l: flor_entries(l, s))
     });
 
 -- Step 10: all of them, and the rows under each other.
@@ -394,7 +418,7 @@ CREATE OR REPLACE MACRO flor_together(states) AS
 -- Step 11: the query for a list of names, NULL for all.
 CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
     list_transform(
-        flor_together(flor_parts(flor_carried(flor_related(flor_scanned(flor_sorted(flor_levels(
+        flor_together(flor_parts(flor_scanned(flor_related(flor_placed(flor_sorted(flor_levels(
             flor_involved(flor_distinct(flor_meant([flor_catalog()], names::VARCHAR[]),
             names::VARCHAR[]))))))))),
         lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s)

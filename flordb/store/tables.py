@@ -61,7 +61,8 @@ def script(name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-SCHEMA_VERSION = f"{_LAYOUT}-{xxh3_128_hexdigest((script('tables.sql') or '').encode())[:8]}"
+_DEFINED = "".join(script(name) or "" for name in ("tables.sql", "pivot.sql"))
+SCHEMA_VERSION = f"{_LAYOUT}-{xxh3_128_hexdigest(_DEFINED.encode())[:8]}"
 """What the database says that it was made by. Another one's is made anew from the run files."""
 
 

@@ -149,6 +149,19 @@ def test_many_names_without_columns_of_their_own(tmp_path_factory: pytest.TempPa
             assert _rows(db, asked) == oracle(runs, asked)
 
 
+def test_a_loop_is_not_taken_for_a_name_that_has_its_number(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The third name, `w`, is in each epoch, and the third loop, `train`, only in the first one."""
+    first = [("test", [Node([("y", 1), ("w", 1)])]), ("train", [Node()])]
+    epochs = [Node([("x", 0)], first), Node([("x", 1)], [("test", [Node([("w", 2)])])])]
+    runs = [Node([], [("epoch", epochs)])]
+    with history(tmp_path_factory, runs) as db:
+        assert db.execute("SELECT name_id FROM names WHERE name = 'w'").fetchall() == [(3,)]
+        assert _rows(db, ["train", "x", "y"]) == oracle(runs, ["train", "x", "y"])
+        assert _rows(db, ["train", "x"]) == oracle(runs, ["train", "x"])
+
+
 @contextmanager
 def history(
     tmp_path_factory: pytest.TempPathFactory, runs: list[Node]
