@@ -21,7 +21,7 @@ from flordb.replay.propagate.names import binds, changes, parameters
 from flordb.replay.propagate.needs import Needs, missing
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renames
-from flordb.replay.propagate.slots import Touch, decided, groups, preferred
+from flordb.replay.propagate.slots import Touch, decided, groups, opened, preferred
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
 
 
@@ -54,6 +54,7 @@ class Fitter:
             frozenset(guess.get(name, name) for name in mine.reads),
             frozenset(guess.get(name, name) for name in mine.changes),
         )
+        place = opened(place, touch)
         fits: list[Fit] = []
         reasons: list[Refused] = []
         for slots in groups(place, touch):

@@ -1,8 +1,9 @@
 """Which names are bound when control reaches a slot.
 
 A loop is taken to run at least once and a `try` to reach its end: what a user writes right after
-them counts on that. A branch that leaves (return, raise, break, continue) binds everything for
-those that go on.
+them counts on that; so is the script's own `if __name__ == "__main__"`. A branch that leaves
+(return, raise, break, continue, `sys.exit()`) binds everything for those that go on. A name that
+the code itself reads on the way, or as soon as it goes on, is bound: it would fail else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ast
 from enum import IntEnum
 
-from flordb.replay.propagate.names import BUILTINS, binds, parameters
+from flordb.replay.propagate.names import BUILTINS, binds, parameters, surely_reads
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit, Words, blocks_of
 
 
@@ -27,6 +28,8 @@ class _Everything(frozenset[str]):
 
 
 _GONE = _Everything()
+_EXITS = ("exit", "quit", "sys.exit", "os._exit")
+_LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
 
 def how_bound(name: str, block: Block, index: int) -> Bound:
@@ -93,6 +96,8 @@ def declared_elsewhere(scope: Unit) -> set[str]:
 def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
     """Follow the way from the head of the scope down to the slot."""
     best = Bound.NEVER
+    if name not in BUILTINS and _is_read_next(name, block, index):
+        return Bound.ALWAYS
     here, position = block, index
     tests: set[Words] = set()
     while True:
@@ -176,7 +181,12 @@ def _run(statements: list[ast.AST] | list[ast.stmt]) -> frozenset[str]:
 
 
 def _after(node: ast.AST) -> frozenset[str]:
-    header = frozenset(_header_binds(node))
+    if _exits(node):
+        return _GONE
+    header = frozenset(_header_binds(node) | surely_reads(node))
+    if isinstance(node, ast.If) and _is_main(node.test):
+        inside = _run(node.body)
+        return inside if inside is _GONE else header | inside
     if isinstance(node, ast.If):
         return _either(_run(node.body), _run(node.orelse)) | header
     if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
@@ -201,6 +211,32 @@ def _after(node: ast.AST) -> frozenset[str]:
             whole = _either(whole, case)
         return whole
     return header
+
+
+def _is_main(test: ast.expr) -> bool:
+    """Whether a test asks if this file is the script that runs."""
+    return ast.unparse(test) in ("__name__ == '__main__'", "'__main__' == __name__")
+
+
+def _exits(node: ast.AST) -> bool:
+    """Whether a statement ends the program."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func) in _EXITS
+
+
+def _is_read_next(name: str, block: Block, index: int) -> bool:
+    """Whether the code that goes on at a slot reads a name before anything may bind it."""
+    while True:
+        for unit in block.units[index:]:
+            if name in surely_reads(unit.node):
+                return True
+            leaves = any(isinstance(part, (ast.Try, *_LEAVES)) for part in ast.walk(unit.node))
+            if leaves or _exits(unit.node) or name in binds(unit.node):
+                return False
+        owner = block.owner
+        if owner.block is None or not isinstance(owner.node, (ast.If, ast.With, ast.AsyncWith)):
+            return False
+        block, index = owner.block, owner.index + 1
 
 
 def _either(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:

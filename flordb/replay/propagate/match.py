@@ -28,6 +28,8 @@ _REORDERED = 0.75
 _MARGIN = 0.2
 """if none of the others is nearly as much alike."""
 _ROUNDS = 4
+_TOLD = ("<Import>", "<ImportFrom>", "<If>", "<With>")
+"""Statements that few words tell apart: imports, and what is known by what is inside it, too."""
 
 
 class Matching:
@@ -301,7 +303,7 @@ def _function_names(source: Source) -> set[str]:
 def _is_known_by(key: Words, renamed: bool) -> bool:
     """Whether words (or a shape) that occur once are enough to know a statement again."""
     if not renamed:
-        return len(key) >= 4
+        return len(key) >= 4 or key[0] in _TOLD
     return sum(word[0] in ".=#" for word in key) >= 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 BUILTINS = frozenset(dir(builtins)) | {"__file__", "__name__", "__doc__", "__builtins__"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -52,6 +52,32 @@ def reads(node: ast.AST) -> set[str]:
 def outside(node: ast.AST) -> set[str]:
     """What `reads` finds, without Python's built-in names."""
     return reads(node) - BUILTINS
+
+
+def surely_reads(node: ast.AST) -> set[str]:
+    """The names that a statement reads whenever it runs, its blocks and built-ins left out."""
+    return set(_surely_reads(header(node))) - BUILTINS
+
+
+def _surely_reads(node: ast.AST) -> Iterator[str]:
+    """Not what is read under a condition, once for each of what may be nothing, or later."""
+    parts: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, (*_FUNCTIONS, ast.ClassDef, ast.Assert)):
+        return
+    elif isinstance(node, ast.BoolOp):
+        parts = node.values[:1]
+    elif isinstance(node, ast.IfExp):
+        parts = [node.test]
+    elif isinstance(node, ast.Compare):
+        parts = [node.left, *node.comparators[:1]]
+    elif isinstance(node, _COMPREHENSIONS):
+        parts = [node.generators[0].iter]
+    elif isinstance(node, ast.AugAssign):
+        parts = [_loaded(node.target), node.value]
+    for part in parts:
+        yield from _surely_reads(part)
 
 
 def _reads(node: ast.AST, inner: frozenset[str]) -> Iterator[str]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.names import changes, outside, stores
+from flordb.replay.propagate.names import binds, changes, outside, stores
 from flordb.replay.propagate.place import Place, Witness
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 
@@ -78,6 +78,8 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     if after is None and any(unit.blocks and _may_leave(unit) for unit in between):
         return None
     sure = matching.sure[before.unit] >= _SURE
+    if _is_told_by_its_definition(before, touch, between):
+        return 0
     if any(stores(unit.node) & touch.reads for unit in between):
         doubted = sure and after is not None and matching.sure[after.unit] < _SURE
         return None if doubted else -1
@@ -88,6 +90,27 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     if after is not None and matching.sure[before.unit] < 1.0 and touch.changes:
         return None
     return 0 if sure else follows
+
+
+def opened(place: Place, touch: Touch) -> Place:
+    """The place with the slots behind the statement right before, where that is the definition of
+    what is read and X may give it another value before the slots that fit."""
+    before = _nearest(place, True)
+    if before is None or before.index + 1 >= place.low:
+        return place
+    between = place.block.units[before.index + 1 : place.low]
+    if not _is_told_by_its_definition(before, touch, between):
+        return place
+    return replace(place, low=before.index + 1)
+
+
+def _is_told_by_its_definition(before: Witness, touch: Touch, between: Sequence[Unit]) -> bool:
+    """Whether the statement right before gives what is read its value, and what is in between gives
+    it another one, but not always: the one that is logged is always there."""
+    renewed = {name for unit in between for name in stores(unit.node)} & touch.reads
+    always = {name for unit in between if not unit.blocks for name in stores(unit.node)}
+    defined = binds(before.block.units[before.index].node)
+    return bool(renewed) and renewed <= defined and not renewed & always
 
 
 def _says_it_too(unit: Unit, witness: Witness, matching: Matching) -> bool:
