@@ -10,7 +10,7 @@ matched themselves. `flor.loop` and `flor.iteration` names are anchors in both.
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from flordb.replay.propagate.align import anchors, most_alike, rising
@@ -27,6 +27,8 @@ _REORDERED = 0.75
 """From this likeness on, two statements may be the same in another order,"""
 _MARGIN = 0.2
 """if none of the others is nearly as much alike."""
+_INSIDE = 0.3
+"""The share of what is inside two statements that must be the same, to know them by that alone."""
 _ROUNDS = 4
 _TOLD = ("<Import>", "<ImportFrom>", "<If>", "<With>")
 """Statements that few words tell apart: imports, and what is known by what is inside it, too."""
@@ -49,6 +51,7 @@ class Matching:
         self.to_new: dict[Unit, Unit] = {}
         self.sure: dict[Unit, float] = {}
         self._hidden = frozenset(hidden)
+        self._aligned: dict[tuple[Block, Block], int] = {}
         self._known: dict[tuple[int, int], float] = {}
         self.moved_out = _moved_out(new, old) | _moved_out(old, new)
         self._match(old, new)
@@ -65,6 +68,7 @@ class Matching:
             before = len(self.to_old)
             self._definitions(old, new)
             self._moved_statements(old, new)
+            self._joined()
             self._reordered(new)
             self._upwards(new)
             if len(self.to_old) == before:
@@ -211,7 +215,6 @@ class Matching:
 
     def _moved_statements(self, old: Mapping[str, Source], new: Mapping[str, Source]) -> None:
         """Statements left over on both sides that occur once are the same ones, moved."""
-        joined: dict[tuple[Block, Block], int] = {}
         for renamed in (False, True):
             mine = self._left(new, self.to_old, renamed)
             theirs = self._left(old, self.to_new, renamed)
@@ -225,11 +228,18 @@ class Matching:
                 if unit.blocks and self.likeness(unit, other) < 0.6:
                     continue
                 self._pair(unit, other, 0.7 if renamed else 0.9)
-                if unit.block is not None and other.block is not None:
-                    pair = (unit.block, other.block)
-                    joined[pair] = joined.get(pair, 0) + 1
-        for (block, other_block), _ in sorted(joined.items(), key=lambda item: -item[1]):
-            self.align(block, other_block)
+
+    def _joined(self) -> None:
+        """The blocks that matched statements join are aligned, those that most of them join first."""
+        joined: Counter[tuple[Block, Block]] = Counter(
+            (unit.block, other.block)
+            for unit, other in self.to_old.items()
+            if unit.block is not None and other.block is not None
+        )
+        for pair, count in joined.most_common():
+            if self._aligned.get(pair, 0) < count:
+                self.align(*pair)
+                self._aligned[pair] = count
 
     def _reordered(self, new: Mapping[str, Source]) -> None:
         """What is left over in two matched blocks and alike to one statement only is that one."""
@@ -279,8 +289,17 @@ class Matching:
                         votes[other.parent] += 1
                 for other, _ in sorted(votes.items(), key=lambda item: -item[1])[:1]:
                     fits = other.kind == unit.kind and other not in self.to_new
-                    if fits and other.block is not None and inside_alike(unit, other) > 0.3:
+                    if fits and other.block is not None and self._insides_match(unit, other):
                         self._pair(unit, other, 0.7)
+
+
+    def _insides_match(self, new: Unit, old: Unit) -> bool:
+        """Whether enough of what is inside two statements is alike, or matched."""
+        if inside_alike(new, old) > _INSIDE:
+            return True
+        mine, theirs = list(new.inside()), set(old.inside())
+        common = sum(self.to_old.get(unit) in theirs for unit in mine)
+        return 2 * common > _INSIDE * (len(mine) + len(theirs))
 
 
 def _moved_out(mine: Mapping[str, Source], others: Mapping[str, Source]) -> dict[Unit, Unit]:
