@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from itertools import takewhile
 
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.match import Matching
@@ -20,7 +21,8 @@ from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 def same_loops(unit: Unit, place: Place, matching: Matching) -> None:
     """Check that the slot is in the loops that the statement is in, where both versions have them.
 
-    A loop that only the older version has is entered only where neighbours on both sides are in it.
+    A loop that only the older version has is entered only where neighbours on both sides are in it,
+    or the statement round the site is.
     """
     block = place.block
     mine, theirs = _loops(unit.parent, unit.scope), _loops(block.owner, block.scope)
@@ -29,12 +31,19 @@ def same_loops(unit: Unit, place: Place, matching: Matching) -> None:
         if other is not None and other.scope is block.scope and other not in theirs:
             raise Refused(f"its neighbours are outside the loop of line {other.lineno}")
     alone = len({witness.before for witness in place.witnesses}) < 2
+    new_inside = _inside_matched(unit, block, matching)
     for loop in theirs:
         other = matching.to_new.get(loop)
         if other is not None and other.scope is unit.scope and other not in mine:
             raise Refused(f"its neighbours are inside the loop of line {loop.lineno}")
-        if other is None and alone and len(theirs) > len(mine):
+        if loop in new_inside and alone and len(theirs) > len(mine):
             raise Refused(f"only the older version has the loop of line {loop.lineno}")
+
+
+def _inside_matched(unit: Unit, block: Block, matching: Matching) -> list[Unit]:
+    """The statements round a slot, as far as the innermost that is also round the site."""
+    around = {matching.to_old.get(owner) for owner in unit.above()}
+    return list(takewhile(lambda owner: owner not in around, (block.owner, *block.owner.above())))
 
 
 def after_definitions(
