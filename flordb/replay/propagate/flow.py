@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from enum import IntEnum
 
-from flordb.replay.propagate.names import BUILTINS, binds, parameters, surely_reads
+from flordb.replay.propagate.names import BUILTINS, binds, binds_in, parameters, surely_reads
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit, Words, blocks_of
 
 
@@ -35,41 +35,23 @@ _LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 def how_bound(name: str, block: Block, index: int) -> Bound:
     """How surely ``name`` has a value just before statement ``index`` of a block."""
     scope = block.scope
-    while True:
-        if isinstance(scope.node, FUNCTIONS):
-            state = _in_function(name, scope, block, index)
-        else:
-            state = _in_module(name, scope, block, index)
-        if state is not None:
-            return state
-        if scope.block is None:
-            return Bound.ALWAYS if name in BUILTINS else Bound.NEVER
-        # What an outer scope binds counts wherever it binds it: the function is called later.
-        block, scope = scope.block, scope.block.scope
-        index = len(block.units)
-        if isinstance(block.owner.node, ast.ClassDef):
-            continue
+    if name in _bound_in(scope):
+        given = isinstance(scope.node, FUNCTIONS) and name in parameters(scope.node)
+        return Bound.ALWAYS if given else _on_the_way(name, scope, block, index)
+    # What an outer scope binds counts wherever it binds it: the function is called later.
+    while scope.block is not None:
+        scope = scope.scope
+        if name in _bound_in(scope):
+            return Bound.ALWAYS
+    return Bound.ALWAYS if name in BUILTINS else Bound.NEVER
 
 
-def _in_function(name: str, scope: Unit, block: Block, index: int) -> Bound | None:
+def _bound_in(scope: Unit) -> set[str]:
+    """The names that a function or a module binds as its own, anywhere in it."""
     node = scope.node
-    assert isinstance(node, FUNCTIONS)
-    if name in parameters(node):
-        return Bound.ALWAYS
-    if name in declared_elsewhere(scope):
-        return None
-    if not any(name in binds(part) for part in node.body):
-        return None
-    return _on_the_way(name, scope, block, index)
-
-
-def _in_module(name: str, scope: Unit, block: Block, index: int) -> Bound | None:
-    if block.owner is scope and index == len(block.units):
-        bound = name in module_names(scope)
-        return Bound.ALWAYS if bound else None
-    if name not in module_names(scope):
-        return None
-    return _on_the_way(name, scope, block, index)
+    if not isinstance(node, FUNCTIONS):
+        return module_names(scope)
+    return (parameters(node) | binds_in(node.body)) - declared_elsewhere(scope)
 
 
 def module_names(root: Unit) -> set[str]:
