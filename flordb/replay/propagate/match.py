@@ -230,7 +230,7 @@ class Matching:
                 self._pair(unit, other, 0.7 if renamed else 0.9)
 
     def _joined(self) -> None:
-        """The blocks that matched statements join are aligned, those that most of them join first."""
+        """The blocks that matched statements join are aligned, those of most of them first."""
         joined: Counter[tuple[Block, Block]] = Counter(
             (unit.block, other.block)
             for unit, other in self.to_old.items()
@@ -291,7 +291,6 @@ class Matching:
                     fits = other.kind == unit.kind and other not in self.to_new
                     if fits and other.block is not None and self._insides_match(unit, other):
                         self._pair(unit, other, 0.7)
-
 
     def _insides_match(self, new: Unit, old: Unit) -> bool:
         """Whether enough of what is inside two statements is alike, or matched."""

@@ -1,0 +1,238 @@
+"""Old versions in which a name is bound by more than a plain assignment, or blocks moved."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.propagate.test_hard_pairs import Pair, check_pair
+
+PAIRS = [
+    Pair(
+        "names that the script's own main guard binds",
+        """
+        if __name__ == "__main__":
+            args = parse()
+            seed_all(args.seed)
+        name = run_name(args.seed)
+        start(name)  # <-
+        """,
+        """
+        if __name__ == "__main__":
+            args = parse()
+            seed_all(args.seed)
+            name = run_name(args.seed)
+            flor.log("rate", args.rate)
+            start(name)
+        """,
+    ),
+    Pair(
+        "a name bound under a condition that the code goes on to read",
+        """
+        if args.resume:
+            model = load(args.path)
+        elif args.fresh:
+            model = build()
+        optimizer = make(args)
+        fit(model, optimizer)  # <-
+        """,
+        """
+        model = build()
+        optimizer = make(args)
+        flor.log("size", model.size)
+        fit(model, optimizer)
+        """,
+    ),
+    Pair(
+        "a name bound under a condition that the code has read before",
+        """
+        if args.resume:
+            model = load(args.path)
+        elif args.fresh:
+            model = build()
+        show(model)
+        optimizer = make(args)
+        fit(optimizer)  # <-
+        """,
+        """
+        model = build()
+        optimizer = make(args)
+        flor.log("size", model.size)
+        fit(optimizer)
+        """,
+    ),
+    Pair(
+        "what is read under a condition only proves nothing",
+        """
+        if args.resume:
+            model = load(args.path)
+        optimizer = make(args)
+        fit(optimizer, model if args.resume else None)
+        """,
+        """
+        model = build()
+        optimizer = make(args)
+        flor.log("size", model.size)
+        fit(optimizer, model if args.resume else None)
+        """,
+        why="`model` is not bound on every way",
+    ),
+    Pair(
+        "the program ends where the name is missing",
+        """
+        if args.resume:
+            model = load(args.path)
+        else:
+            sys.exit("nothing to resume")
+        optimizer = make(args)
+        fit(optimizer)  # <-
+        """,
+        """
+        model = load(args.path)
+        optimizer = make(args)
+        flor.log("size", model.size)
+        fit(optimizer)
+        """,
+    ),
+    Pair(
+        "a function that stands below the class that calls it",
+        """
+        class Trainer:
+            def validate(self):
+                score = self.model.check(self.data)
+                keep(self.model)  # <-
+
+
+        def keep(model):
+            save(model)
+
+
+        def spell(score):
+            return str(score)
+        """,
+        """
+        class Trainer:
+            def validate(self):
+                score = self.model.check(self.data)
+                flor.log("score", spell(score))
+                keep(self.model)
+
+
+        def keep(model):
+            save(model)
+
+
+        def spell(score):
+            return str(score)
+        """,
+    ),
+    Pair(
+        "the loop over epochs went, and most of the loop inside it is new",
+        """
+        def train(self):
+            for epoch in range(self.epochs):
+                for i, (images, targets) in enumerate(self.loader):
+                    adjust(self.optimizer, epoch)
+                    images = images.to(device)
+                    targets = targets.to(device)
+                    outputs = self.model(images)
+                    loss = self.criterion(outputs, targets)
+                    loss.backward()
+                    self.optimizer.step()  # <-
+                    print(epoch, i)
+                self.validate(epoch)
+        """,
+        """
+        def train(self):
+            for iteration, (images, targets, _) in enumerate(self.loader):
+                iteration = iteration + 1
+                self.scheduler.step()
+                images = images.to(self.device)
+                targets = targets.to(self.device)
+                outputs = self.model(images)
+                parts = self.criterion(outputs, targets)
+                losses = sum(loss for loss in parts.values())
+                reduced = reduce_all(parts)
+                losses.backward()
+                flor.log("rate", self.optimizer.rate)
+                self.optimizer.step()
+                eta = (time.time() - begun) / iteration
+                if iteration % self.every == 0:
+                    logger.info(eta)
+                    logger.info(sum(reduced.values()))
+        """,
+    ),
+    Pair(
+        "a guarded piece of a loop went into a function",
+        """
+        class Engine:
+            def train(self, loader):
+                meter = Meter()
+                for index, data in enumerate(loader):
+                    images, names = self.parse(data)
+                    if self.on_gpu:
+                        images = images.cuda()  # <-
+                    outputs = self.model(images)
+                    meter.update(outputs)
+        """,
+        """
+        class Engine:
+            def forward(self, data):
+                images, names = self.parse(data)
+                if self.on_gpu:
+                    flor.log("shape", images.shape)
+                    images = images.cuda()
+                outputs = self.model(images)
+                return outputs
+        """,
+    ),
+    Pair(
+        "a guard with an import in it went to the other side",
+        """
+        args = parse()
+        name = run_name(args)
+        writer = Writer(name)
+        writer.text("arguments", str(args))
+        if args.track:
+            import tracker
+            writer = tracker.Writer(name)  # <-
+        seed_all(args.seed)
+        """,
+        """
+        args = parse()
+        name = run_name(args)
+        if args.track:
+            import tracker
+            flor.log("home", tracker.home)
+            tracker.begin(args.project)
+        writer = Writer(name)
+        writer.text("arguments", str(args))
+        seed_all(args.seed)
+        """,
+    ),
+    Pair(
+        "the older version may go on with another value",
+        """
+        args = parse()
+        name = run_name(args)
+        writer = Writer(name)
+        if args.tracked:  # <-
+            begin(args.project, name)
+            writer = Tracker(name)
+        seed_all(args.seed)
+        """,
+        """
+        args = parse()
+        name = run_name(args)
+        if args.tracked:
+            begin(args.project, name)
+        writer = Writer(name)
+        flor.log("folder", writer.folder)
+        seed_all(args.seed)
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_bound_or_joined(pair: Pair) -> None:
+    check_pair(pair)
