@@ -7,7 +7,7 @@ times, before what it reads is computed, or behind what reads its result. Then i
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from flordb.replay.propagate.flow import Bound, how_bound
@@ -21,29 +21,38 @@ from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
 def same_loops(unit: Unit, place: Place, matching: Matching) -> None:
     """Check that the slot is in the loops that the statement is in, where both versions have them.
 
-    A loop that only the older version has is entered only where neighbours on both sides are in it,
-    or the statement round the site is.
+    What counts is what stands between the slot and the innermost statement that is round the slot
+    and round the site, for what is inside that one moved with it. A loop that only the older
+    version has is entered only where neighbours on both sides are in it.
     """
     block = place.block
-    mine, theirs = _loops(unit.parent, unit.scope), _loops(block.owner, block.scope)
+    mine, theirs = _loops_apart(unit, block, matching)
     for loop in mine:
         other = matching.to_old.get(loop)
-        if other is not None and other.scope is block.scope and other not in theirs:
+        if other is not None and other.scope is block.scope:
             raise Refused(f"its neighbours are outside the loop of line {other.lineno}")
     alone = len({witness.before for witness in place.witnesses}) < 2
-    new_inside = _inside_matched(unit, block, matching)
     for loop in theirs:
         other = matching.to_new.get(loop)
-        if other is not None and other.scope is unit.scope and other not in mine:
+        if other is not None and other.scope is unit.scope:
             raise Refused(f"its neighbours are inside the loop of line {loop.lineno}")
-        if loop in new_inside and alone and len(theirs) > len(mine):
+        if other is None and alone and len(theirs) > len(mine):
             raise Refused(f"only the older version has the loop of line {loop.lineno}")
 
 
-def _inside_matched(unit: Unit, block: Block, matching: Matching) -> list[Unit]:
-    """The statements round a slot, as far as the innermost that is also round the site."""
+def _loops_apart(unit: Unit, block: Block, matching: Matching) -> tuple[list[Unit], list[Unit]]:
+    """The loops of the newer version round the site, and of the older one round a slot, as far out
+    as the innermost statement that is round both."""
     around = {matching.to_old.get(owner) for owner in unit.above()}
-    return list(takewhile(lambda owner: owner not in around, (block.owner, *block.owner.above())))
+    theirs = list(takewhile(lambda owner: owner not in around, _round(block)))
+    common = theirs[-1].parent if theirs else block.owner
+    mine = takewhile(lambda u: common is None or matching.to_old.get(u) is not common, unit.above())
+    return _loops(mine, unit.scope), _loops(theirs, block.scope)
+
+
+def _round(block: Block) -> Iterator[Unit]:
+    yield block.owner
+    yield from block.owner.above()
 
 
 def after_definitions(
@@ -112,11 +121,7 @@ def _is_behind(use: Unit, block: Block, index: int) -> bool:
     return any(unit.block is block and unit.index >= index for unit in (use, *use.above()))
 
 
-def _loops(unit: Unit | None, scope: Unit) -> list[Unit]:
-    """The loops round a block inside its function."""
-    found = []
-    while unit is not None and unit is not scope:
-        if isinstance(unit.node, LOOPS):
-            found.append(unit)
-        unit = unit.parent
-    return found
+def _loops(owners: Iterable[Unit], scope: Unit) -> list[Unit]:
+    """Those of the statements round a block that are loops inside its function."""
+    inside = takewhile(lambda owner: owner is not scope, owners)
+    return [owner for owner in inside if isinstance(owner.node, LOOPS)]
