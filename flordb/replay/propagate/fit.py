@@ -106,11 +106,13 @@ class Fitter:
         assert unit.block is not None
         source = block.owner.source
         there, here = (
-            how_bound(name, block, index),
+            how_bound(name, block, index, by_reads=True),
             how_bound(name, unit.block, unit.index),
         )
         other = renames.old_name(name) or name
-        if other != name and how_bound(other, block, index) >= max(here, Bound.MAYBE):
+        if other != name and how_bound(other, block, index, by_reads=True) >= max(
+            here, Bound.MAYBE
+        ):
             return other
         if there is Bound.NEVER:
             return name if source.has_star_import and not _is_variable(name, unit) else None

@@ -28,16 +28,18 @@ class _Everything(frozenset[str]):
 
 
 _GONE = _Everything()
-_EXITS = ("exit", "quit", "sys.exit", "os._exit")
 _LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
 
-def how_bound(name: str, block: Block, index: int) -> Bound:
-    """How surely ``name`` has a value just before statement ``index`` of a block."""
+def how_bound(name: str, block: Block, index: int, *, by_reads: bool = False) -> Bound:
+    """How surely ``name`` has a value just before statement ``index`` of a block.
+
+    ``by_reads``: whether the code's own reads count, which fail where the name is not bound.
+    """
     scope = block.scope
     if name in _bound_in(scope):
         given = isinstance(scope.node, FUNCTIONS) and name in parameters(scope.node)
-        return Bound.ALWAYS if given else _on_the_way(name, scope, block, index)
+        return Bound.ALWAYS if given else _on_the_way(name, scope, block, index, by_reads)
     # What an outer scope binds counts wherever it binds it: the function is called later.
     while scope.block is not None:
         scope = scope.scope
@@ -75,15 +77,15 @@ def declared_elsewhere(scope: Unit) -> set[str]:
     }
 
 
-def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
+def _on_the_way(name: str, scope: Unit, block: Block, index: int, by_reads: bool) -> Bound:
     """Follow the way from the head of the scope down to the slot."""
     best = Bound.NEVER
-    if name not in BUILTINS and _is_read_next(name, block, index):
+    if by_reads and name not in BUILTINS and _is_read_next(name, block, index):
         return Bound.ALWAYS
     here, position = block, index
     tests: set[Words] = set()
     while True:
-        done = _run([unit.node for unit in here.units[:position]])
+        done = _run([unit.node for unit in here.units[:position]], by_reads)
         if name in done or done is _GONE:
             return Bound.ALWAYS
         if _bound_under_the_same_test(name, here.units[:position], tests):
@@ -108,7 +110,9 @@ def _on_the_way(name: str, scope: Unit, block: Block, index: int) -> Bound:
 def _bound_under_the_same_test(name: str, units: list[Unit], tests: set[Words]) -> bool:
     """Whether an earlier `if` of the same test as one round the slot binds the name."""
     return any(
-        unit.words in tests and isinstance(unit.node, ast.If) and name in _run(unit.node.body)
+        unit.words in tests
+        and isinstance(unit.node, ast.If)
+        and name in _run(unit.node.body, False)
         for unit in units
     )
 
@@ -127,11 +131,11 @@ def _from_header(name: str, owner: Unit, block: Block) -> Bound:
             inside = any(name in binds(u.node) for u in block.units)
             return Bound.MAYBE if inside else Bound.ALWAYS
     if isinstance(node, (ast.Try, ast.TryStar)) and block.part in ("orelse", "finalbody"):
-        if name in _run(node.body):
+        if name in _run(node.body, False):
             return Bound.ALWAYS
         return Bound.MAYBE if any(name in binds(part) for part in node.body) else Bound.NEVER
     if isinstance(node, LOOPS) and block.part == "orelse":
-        return Bound.ALWAYS if name in _run(node.body) | _header_binds(node) else Bound.NEVER
+        return Bound.ALWAYS if name in _run(node.body, False) | _header_binds(node) else Bound.NEVER
     if isinstance(node, (ast.Try, ast.TryStar)) and block.part.startswith("handlers"):
         return Bound.MAYBE if any(name in binds(part) for part in node.body) else Bound.NEVER
     return Bound.NEVER
@@ -146,7 +150,7 @@ def _bound_later_in_a_loop(name: str, block: Block, scope: Unit) -> bool:
     return False
 
 
-def _run(statements: list[ast.AST] | list[ast.stmt]) -> frozenset[str]:
+def _run(statements: list[ast.AST] | list[ast.stmt], by_reads: bool) -> frozenset[str]:
     """The names bound once some statements have run."""
     bound: frozenset[str] = frozenset()
     for node in statements:
@@ -155,35 +159,37 @@ def _run(statements: list[ast.AST] | list[ast.stmt]) -> frozenset[str]:
         if isinstance(node, ast.Delete):
             bound -= {t.id for t in node.targets if isinstance(t, ast.Name)}
             continue
-        after = _after(node)
+        after = _after(node, by_reads)
         if after is _GONE:
             return _GONE
         bound |= after
     return bound
 
 
-def _after(node: ast.AST) -> frozenset[str]:
+def _after(node: ast.AST, by_reads: bool) -> frozenset[str]:
     if _exits(node):
         return _GONE
-    header = frozenset(_header_binds(node) | surely_reads(node))
+    header = frozenset(_header_binds(node))
+    if by_reads:
+        header |= surely_reads(node)
     if isinstance(node, ast.If) and _is_main(node.test):
-        inside = _run(node.body)
+        inside = _run(node.body, by_reads)
         return inside if inside is _GONE else header | inside
     if isinstance(node, ast.If):
-        return _either(_run(node.body), _run(node.orelse)) | header
+        return _either(_run(node.body, by_reads), _run(node.orelse, by_reads)) | header
     if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
-        return frozenset(header | _run(node.body) | _run(node.orelse))
+        return frozenset(header | _run(node.body, by_reads) | _run(node.orelse, by_reads))
     if isinstance(node, (ast.With, ast.AsyncWith)):
-        inside = _run(node.body)
+        inside = _run(node.body, by_reads)
         return inside if inside is _GONE else header | inside
     if isinstance(node, (ast.Try, ast.TryStar)):
-        whole = _run([*node.body, *node.orelse])
+        whole = _run([*node.body, *node.orelse], by_reads)
         for handler in node.handlers:
-            whole = _either(whole, _run(handler.body))
-        last = _run(node.finalbody)
+            whole = _either(whole, _run(handler.body, by_reads))
+        last = _run(node.finalbody, by_reads)
         return _GONE if whole is _GONE or last is _GONE else whole | last
     if isinstance(node, ast.Match):
-        cases = [_run(case.body) for case in node.cases]
+        cases = [_run(case.body, by_reads) for case in node.cases]
         wild = any(
             isinstance(c.pattern, ast.MatchAs) and c.pattern.pattern is None and not c.guard
             for c in node.cases
@@ -197,13 +203,21 @@ def _after(node: ast.AST) -> frozenset[str]:
 
 def _is_main(test: ast.expr) -> bool:
     """Whether a test asks if this file is the script that runs."""
-    return ast.unparse(test) in ("__name__ == '__main__'", "'__main__' == __name__")
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Eq):
+        return False
+    sides = [test.left, *test.comparators]
+    names = [side.id for side in sides if isinstance(side, ast.Name)]
+    values = [side.value for side in sides if isinstance(side, ast.Constant)]
+    return names == ["__name__"] and values == ["__main__"]
 
 
 def _exits(node: ast.AST) -> bool:
     """Whether a statement ends the program."""
     call = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(call, ast.Call) and ast.unparse(call.func) in _EXITS
+    func = call.func if isinstance(call, ast.Call) else None
+    if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
+        return (func.value.id, func.attr) in (("sys", "exit"), ("os", "_exit"))
+    return isinstance(func, ast.Name) and func.id in ("exit", "quit")
 
 
 def _is_read_next(name: str, block: Block, index: int) -> bool:

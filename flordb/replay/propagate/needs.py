@@ -208,7 +208,7 @@ class Needs:
         return any(changes(unit.node) & read for unit in units)
 
     def _need_here(self, name: str) -> None:
-        if how_bound(name, self._block, self._index) is Bound.ALWAYS:
+        if how_bound(name, self._block, self._index, by_reads=True) is Bound.ALWAYS:
             return
         self.bring(name)
 
