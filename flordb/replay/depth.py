@@ -44,7 +44,7 @@ def steps_for(
     give the values.
     """
     visits = list(walk(program))
-    statements = [v for v in visits if _inside(v, insertions, "statement")]
+    statements = [v for v in visits if _inside(v, insertions, "statement", "opening")]
     support = [v for v in visits if _inside(v, insertions, "support")]
     if not statements:
         raise ReplayError("the statement stands in code that the script does not reach")
@@ -72,10 +72,10 @@ class Depth:
     why: tuple[str, ...]
 
 
-def _inside(visit: Visit, insertions: Iterable[Insertion], kind: str) -> bool:
+def _inside(visit: Visit, insertions: Iterable[Insertion], *kinds: str) -> bool:
     line = visit.statement.lineno
     return any(
-        i.kind == kind and i.file == visit.module.path and i.first <= line <= i.last
+        i.kind in kinds and i.file == visit.module.path and i.first <= line <= i.last
         for i in insertions
     )
 

@@ -391,6 +391,8 @@ def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, .
 def computes(patch: Patch) -> bool:
     """Whether the inserted code calls more than `flor.log` and what only looks at a value."""
     for insertion in patch.insertions:
+        if insertion.kind in ("opening", "closing"):
+            continue  # round what the run computed itself
         lines = patch.files[insertion.file].splitlines()[insertion.first - 1 : insertion.last]
         try:
             tree = ast.parse(textwrap.dedent("\n".join(lines)))

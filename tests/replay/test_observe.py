@@ -109,3 +109,45 @@ def score(net, loader):
     sandbox.write("truth.py", truth.replace("\ndef score", "\nimport torch\n\n\ndef score", 1))
     sandbox.run("truth.py")
     assert values == {("epoch=2", "score"): [sandbox.logged("score")[2]]}
+
+
+STEPPING = """
+import flordb as flor, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def learn(net, opt, image, label):
+    loss = nn.functional.cross_entropy(net(image), label)
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+    return loss.item()
+
+
+torch.manual_seed(flor.arg("seed", 5))
+x = torch.randn(96, 8)
+train = DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), 32, shuffle=True)
+net = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+with flor.checkpointing(net=net, opt=opt):
+    for epoch in flor.loop("epoch", range(4)):
+        for image, label in flor.loop("step", train):
+            learn(net, opt, image, label)
+    flor.log("end", sum(p.sum().item() for p in net.parameters()))
+"""
+
+
+def test_logging_what_a_step_returns_makes_no_step_more(sandbox) -> None:
+    sandbox.write("train.py", STEPPING)
+    sandbox.commit()
+    sandbox.run("train.py")
+    (end,) = sandbox.logged("end")
+    call = "learn(net, opt, image, label)\n    flor"
+    sandbox.write("train.py", STEPPING.replace(call, f'flor.log("loss", {call[:29]})\n    flor'))
+    values, chosen, report = acquire(sandbox, ["loss"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert {task.scan for task in chosen.tasks} == {"range"}
+    sandbox.run("train.py")
+    assert sorted(v for found in values.values() for v in found) == sorted(sandbox.logged("loss"))
+    assert sandbox.logged("end") == [end]

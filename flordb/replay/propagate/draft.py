@@ -93,7 +93,7 @@ def beside(statement: Statement, matching: Matching) -> tuple[Draft, Place] | No
     target = _whole_target(statement.unit.node, call)
     if target is not None and _whole_target(other.node, None) is not None:
         alone = copy.deepcopy(call)
-        _set_value(alone, instead(ast.Name(target, ast.Load()), value))
+        set_value(alone, instead(ast.Name(target, ast.Load()), value))
         index = other.index + 1
     else:
         effect = effect_of(value)
@@ -111,7 +111,8 @@ def logged_value(call: ast.Call) -> ast.expr | None:
     return next((k.value for k in call.keywords if k.arg == "value"), None)
 
 
-def _set_value(call: ast.Call, value: ast.expr) -> None:
+def set_value(call: ast.Call, value: ast.expr) -> None:
+    """Let a flor.log call log another value."""
     if len(call.args) > 1:
         call.args[1] = value
     else:

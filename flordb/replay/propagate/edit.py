@@ -31,7 +31,7 @@ def statement_text(unit: Unit, indent: str) -> str:
     lines = unit.source.lines[unit.lineno - 1 : unit.last]
     base = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
     if (
-        _stands_alone(unit, lines)
+        stands_alone(unit)
         and not _has_long_string(unit)
         and all(line.startswith(base) or not line.strip() for line in lines)
     ):
@@ -59,8 +59,9 @@ def _inside_strings(code: str) -> set[int]:
     return found
 
 
-def _stands_alone(unit: Unit, lines: list[str]) -> bool:
-    node = unit.node
+def stands_alone(unit: Unit) -> bool:
+    """Whether a statement shares its lines with nothing but a comment."""
+    node, lines = unit.node, unit.source.lines[unit.lineno - 1 : unit.last]
     before = lines[0].encode()[: getattr(node, "col_offset", 0)]
     after = lines[-1].encode()[getattr(node, "end_col_offset", 0) :].strip()
     return not before.strip() and (not after or after.startswith(b"#"))

@@ -62,7 +62,7 @@ def effect_beside(node: ast.AST, flor: Callable[[ast.Call], str | None]) -> str 
     """
     for part in ast.walk(node):
         if isinstance(part, ast.Call) and flor(part) is None and not _is_harmless(part):
-            if _last_name(part) in _SHOWING:
+            if last_name(part) in _SHOWING:
                 continue
             return ast.unparse(part.func) + "()"
     return None
@@ -75,7 +75,7 @@ def effect_in_log(node: ast.AST) -> str | None:
     Random draws may be too: the replay puts the generators' state back.
     """
     for part in ast.walk(node):
-        if isinstance(part, ast.Call) and _last_name(part) in _ACTS - _HARMLESS_HERE:
+        if isinstance(part, ast.Call) and last_name(part) in _ACTS - _HARMLESS_HERE:
             return ast.unparse(part.func) + "()"
     return None
 
@@ -129,7 +129,7 @@ def _changes_own(call: ast.Call, own: set[str]) -> bool:
 
 
 def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
-    name, of_own = _last_name(call), False
+    name, of_own = last_name(call), False
     if isinstance(call.func, ast.Attribute):
         of_own = _first_name(call.func) in own
         if is_in_place(name):
@@ -148,7 +148,7 @@ def is_in_place(method: str) -> bool:
 
 def _begins(value: ast.expr) -> bool:
     """Whether an expression is the beginning of an iteration of its own."""
-    return isinstance(value, ast.Call) and _last_name(value) == "iter"
+    return isinstance(value, ast.Call) and last_name(value) == "iter"
 
 
 def _first_name(node: ast.expr) -> str | None:
@@ -184,7 +184,7 @@ def _makes(value: ast.expr) -> bool:
         return all(_makes(part) for part in value.elts)
     if isinstance(value, ast.Call):
         plain = all(isinstance(a, ast.Constant) for a in value.args) and not value.keywords
-        name = _last_name(value)
+        name = last_name(value)
         return name in _MAKES or (name[:1].isupper() and plain)
     return isinstance(value, _NEW)
 
@@ -221,7 +221,7 @@ def sets_context(node: ast.With) -> bool:
     """Whether a `with` sets nothing but how what is inside it computes, or reads a file."""
     for item in node.items:
         call = item.context_expr
-        name = _last_name(call) if isinstance(call, ast.Call) else ""
+        name = last_name(call) if isinstance(call, ast.Call) else ""
         reading = name == "open" and not _mode_of_open(call).strip("rbt")
         if not (name in _SETS_CONTEXT or reading):
             return False
@@ -243,7 +243,7 @@ def effect_in_helper(function: ast.AST) -> str | None:
     for part in ast.walk(function):
         if isinstance(part, (ast.Global, ast.Nonlocal)):
             return f"`global` or `nonlocal` {', '.join(part.names)}"
-        if isinstance(part, ast.Call) and _last_name(part) in _ACTS | _DRAWS:
+        if isinstance(part, ast.Call) and last_name(part) in _ACTS | _DRAWS:
             sets_mode = is_mode_call(ast.Expr(part)) and isinstance(part.func, ast.Attribute)
             if sets_mode and ast.unparse(part.func.value) in modules:  # type: ignore[attr-defined]
                 continue
@@ -261,7 +261,7 @@ def effect_on_self(method: ast.AST) -> str | None:
         if stored and root_of(part) == "self":
             return f"a store into `{ast.unparse(part)}`"
         if isinstance(part, ast.Call) and _first_name(part.func) == "self":
-            name = _last_name(part)
+            name = last_name(part)
             if name in _MUTATES or is_in_place(name):
                 return ast.unparse(part.func) + "()"
     return None
@@ -278,7 +278,7 @@ def _stored_into(node: ast.AST) -> Iterator[str | None]:
 
 
 def _is_harmless(call: ast.Call) -> bool:
-    name = _last_name(call)
+    name = last_name(call)
     if isinstance(call.func, ast.Name):
         return name in _PURE_BUILTINS
     if name in _DRAWS or name in _ACTS:
@@ -288,6 +288,7 @@ def _is_harmless(call: ast.Call) -> bool:
     )
 
 
-def _last_name(call: ast.Call) -> str:
+def last_name(call: ast.Call) -> str:
+    """The name of the function or method that is called, without what stands before it."""
     func = call.func
     return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")

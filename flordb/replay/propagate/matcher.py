@@ -21,7 +21,9 @@ from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renamer
 from flordb.replay.propagate.slice import sliced
 from flordb.replay.propagate.statement import Statement, statement_at
+from flordb.replay.propagate.trains import Trainers
 from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
+from flordb.replay.propagate.wrap import lines_round, logging_target, may_wrap, wrap, wrapping
 from flordb.replay.propagate.write import written
 
 _MOST_PLACES = 3
@@ -46,6 +48,7 @@ class Matcher:
         self._fitter = Fitter(self._old, self._new, support)
         self._matchings: dict[frozenset[Unit], Matching] = {}
         self._logs = _logs(self._old)
+        self._trainers = Trainers([*self._old.values(), *self._new.values()])
         self._fresh = _fresh_logs(self._new, set(self._logs.values()))
 
     def propagate(self, site: Site, *, at: tuple[str, int] | None = None) -> Patch | Refusal:
@@ -66,25 +69,51 @@ class Matcher:
         if not self._old:
             raise Refused("the older version has no file that parses")
         statement = statement_at(self._new[site.file], site)
-        placer = self._placer(statement.unit)
+        # New log statements have no counterpart: hiding them all, one matching serves for each.
+        placer = self._placer(self._fresh | {statement.unit})
         if at is not None:
-            _does_not_act(statement)
+            self._does_not_act(statement)
             return self._patch(draft_of(statement), placer, place_at(self._old, at), "your choice")[
                 0
             ]
         if statement.call is not None:
-            whole = self._placer(None)
+            whole = self._placer(self._fresh)
             pair = beside(statement, whole.matching)
             if pair is not None:
                 return self._patch(*_swap(pair, whole), "beside the statement that it is part of")[
                     0
                 ]
+        elif may_wrap(statement, self._old.values()):
+            patch = self._round_own_call(statement, placer)
+            if patch is not None:
+                return patch
         draft = draft_of(statement)
-        _does_not_act(statement)
+        self._does_not_act(statement)
         if self._support:
             piece = sliced(draft, placer.matching, self._old)
             draft = piece if piece is not None else guarded(draft, placer.matching)
         return self._best(draft, placer)
+
+    def _round_own_call(self, statement: Statement, placer: Placer) -> Patch | None:
+        """With the older version's call of the same function inside the log call, if it has one."""
+        found = wrap(statement, placer.matching)
+        if found is None:
+            return None
+        line = found.own.lineno
+        if found.target is not None:
+            draft, place = logging_target(statement, found)
+            return self._patch(draft, placer, place, f"what line {line} computes")[0]
+        draft, place = wrapping(statement, found)
+        return self._patch(draft, placer, place, f"round the call on line {line}", found.own)[0]
+
+    def _does_not_act(self, statement: Statement) -> None:
+        """Raise Refused where logging would itself change the training."""
+        effect = effect_in_log(statement.node) if statement.logs else None
+        if statement.logs and effect is None:
+            effect = self._trainers.called_in(statement.node)
+        if effect is not None:
+            where = f"line {statement.unit.lineno}"
+            raise Refused(f"{where} acts on the training when it logs: {effect}")
 
     def _best(self, draft: Draft, placer: Placer) -> Patch:
         """The patch for the first place, from the likeliest on, that the draft fits."""
@@ -105,15 +134,15 @@ class Matcher:
             raise reasons[0]
         raise _placeless(draft.statement.unit, placer)
 
-    def _placer(self, hidden: Unit | None) -> Placer:
-        # New log statements have no counterpart: hiding them all, one matching serves for each.
-        key = self._fresh if hidden is None else self._fresh | {hidden}
-        if key not in self._matchings:
-            self._matchings[key] = Matching(self._old, self._new, key)
-        return Placer(self._matchings[key], list(self._old.values()), list(self._new.values()))
+    def _placer(self, hidden: frozenset[Unit]) -> Placer:
+        if hidden not in self._matchings:
+            self._matchings[hidden] = Matching(self._old, self._new, hidden)
+        return Placer(self._matchings[hidden], list(self._old.values()), list(self._new.values()))
 
-    def _patch(self, draft: Draft, placer: Placer, place: Place, note: str) -> tuple[Patch, Fit]:
-        """The patch for a place, and the slot in it."""
+    def _patch(
+        self, draft: Draft, placer: Placer, place: Place, note: str, wrapped: Unit | None = None
+    ) -> tuple[Patch, Fit]:
+        """The patch for a place, and the slot in it; ``wrapped``: as `_round_own_call` does."""
         statement, block = draft.statement, place.block
         source = block.owner.source
         known = logs_already(statement, block, self._logs) if statement.name else None
@@ -125,8 +154,12 @@ class Matcher:
         node, support = self._written(draft, fit, source)
         block = fit.block
         line = line_of_slot(block, fit.index)
-        text = written(statement.unit, node, block.indent)
-        edits = [*support, *fit.support, Edit(source.path, line, text, "statement")]
+        if wrapped is None:
+            text = written(statement.unit, node, block.indent)
+            lines = [Edit(source.path, line, text, "statement")]
+        else:
+            lines = lines_round(wrapped, node, statement.unit.source, block.indent)
+        edits = [*support, *fit.support, *lines]
         patched, where = apply(source.lines, edits)
         insertions = [Insertion(source.path, a, b, kind) for a, b, kind in where]
         for path, whole in fit.files.items():
@@ -167,13 +200,6 @@ def _fresh_logs(sources: Mapping[str, Source], known: set[str]) -> frozenset[Uni
         for unit, name in _logs(sources).items()
         if name and name not in known and isinstance(unit.node, ast.Expr)
     )
-
-
-def _does_not_act(statement: Statement) -> None:
-    """Raise Refused where logging would itself change the training."""
-    effect = effect_in_log(statement.node) if statement.logs else None
-    if effect is not None:
-        raise Refused(f"line {statement.unit.lineno} acts on the training when it logs: {effect}")
 
 
 def _placeless(unit: Unit, placer: Placer) -> Refused:

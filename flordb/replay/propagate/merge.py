@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from flordb.replay.propagate.edit import Edit, apply
 from flordb.replay.propagate.model import Insertion, Patch
 from flordb.replay.propagate.units import split_lines
+from flordb.replay.propagate.wrap import CLOSING, OPENING
 
 
 def merge(old: Mapping[str, str], patches: Sequence[Patch]) -> Patch:
@@ -63,4 +64,8 @@ def _once(edits: list[Edit]) -> list[Edit]:
                 continue
             seen.add(key)
         kept.append(edit)
-    return sorted(kept, key=lambda e: (e.before, e.kind == "statement"))
+    return sorted(kept, key=lambda e: (e.before, _ORDER[e.kind]))
+
+
+_ORDER = {CLOSING: 0, "support": 1, "statement": 2, OPENING: 3}
+"""How lines for the same slot follow each other."""

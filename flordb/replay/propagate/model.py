@@ -18,8 +18,9 @@ class Site:
 class Insertion:
     """A run of lines that a patch adds, by its lines in the *patched* file, both included.
 
-    ``kind`` is "statement" for the log statement itself, and "support" for the definitions,
-    imports and helpers that it needs.
+    ``kind`` is "statement" for the log statement itself, "opening" and "closing" for the lines
+    that put a statement of the older version inside a log call, and "support" for the definitions,
+    imports and helpers that are needed.
     """
 
     file: str

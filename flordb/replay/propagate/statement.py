@@ -19,15 +19,21 @@ from flordb.replay.propagate.units import LOOPS, Source, Unit
 class Statement:
     """A statement of the newer version: where it stands, what is to be put in.
 
-    ``call`` is the flor.log call taken out of a larger statement, or None where the whole
-    statement goes. ``name`` is the name that it logs, where it is a literal.
+    ``log`` is its flor.log call, if it has one; ``call`` is the same where it is taken out of a
+    larger statement, and None where the whole statement goes. ``name`` is the name that it logs,
+    where it is a literal.
     """
 
     unit: Unit
     flor: FlorNames
+    log: ast.Call | None
     call: ast.Call | None
     name: str | None
-    logs: bool
+
+    @property
+    def logs(self) -> bool:
+        """Whether it logs at all: any statement can be placed."""
+        return self.log is not None
 
     @property
     def node(self) -> ast.AST:
@@ -49,8 +55,8 @@ def statement_at(source: Source, site: Site) -> Statement:
     name = literal_argument(calls[0]) if calls else None
     plain = isinstance(unit.node, ast.Expr) and bool(calls) and unit.node.value is calls[0]
     if not calls or plain:
-        return Statement(unit, flor, None, name, bool(calls))
-    return Statement(unit, flor, _taken_out(unit, calls[0], site), name, True)
+        return Statement(unit, flor, calls[0] if calls else None, None, name)
+    return Statement(unit, flor, calls[0], _taken_out(unit, calls[0], site), name)
 
 
 def _unit_at(source: Source, lineno: int) -> Unit | None:
