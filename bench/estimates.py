@@ -1,11 +1,14 @@
 """How well plans are priced: estimate beside time, for the adversary's workloads and all scans.
 
-    python bench/estimates.py [--parts] [WORKLOAD …]
+    python bench/estimates.py [--parts] [--rounds N] [WORKLOAD …]
 
 The workloads of ``tests/replay``, with more data, so that a run takes seconds. Each is recorded by
 an interpreter of its own with the default settings; then, in a server that has the imports done,
-each scan is planned and carried out: first as the project's first replay (nothing learnt), then
-twice after all of the others. ``--parts`` prints what each estimate and each time consists of.
+each scan is planned and carried out, round by round: with nothing learnt at all, with what replays
+of the other scripts have taught, and then with all that the rounds before have. Beside it stands
+how far the same replay's times are from their own median: no estimate can do better than that.
+``--parts`` prints how far each part of each estimate is off. The constants of `replay.cost` were
+set by what ``plain``, ``functions`` and ``trainer`` take.
 """
 
 from __future__ import annotations
@@ -127,10 +130,25 @@ def scans(project: Project, workloads: Sequence[str]) -> Iterator[Scan]:
                 yield Scan(workload, "range of 1", want(task.names[0], iterations=(2,)))
 
 
-def measure(project: Project, scan: Scan, parts: bool) -> tuple[float, float]:
-    """The estimate and the time, in seconds."""
+@dataclass(frozen=True)
+class Measured:
+    """``off``: by part of the estimate, the seconds by which it is above what was taken."""
+
+    scan: Scan
+    estimate: float
+    seconds: float
+    off: dict[str, float]
+
+    @property
+    def error(self) -> float:
+        return self.estimate / self.seconds - 1
+
+
+def measure(project: Project, scan: Scan) -> Measured:
+    """Plan a scan, and carry it out."""
     settings = load(project.root)
     plan = make_plan(project, [scan.want], settings)
+    known = learnt.load(project.store)
     took: list[dict[str, Any]] = []
     original = learnt.Learnt.worked
 
@@ -147,24 +165,43 @@ def measure(project: Project, scan: Scan, parts: bool) -> tuple[float, float]:
     seconds = time.perf_counter() - began
     afterwards.wait()
     assert not report.failures, report.failures
-    if parts:
-        _print_parts(plan, took)
-    return plan.seconds, seconds
+    return Measured(scan, plan.seconds, seconds, _off(plan, known, took, seconds))
 
 
-def _print_parts(plan: Plan, took: list[dict[str, Any]]) -> None:
+def _off(
+    plan: Plan, known: learnt.Learnt, took: list[dict[str, Any]], seconds: float
+) -> dict[str, float]:
+    """Of all workers together; what is beyond their own work, of a single one."""
+    off = dict.fromkeys(learnt.PARTS, 0.0)
     for task in plan.tasks:
-        print(f"      {task.seconds:.3f} s of {task.parts}")
+        rates, parts = known.rates(task.want.filename, task.scan, task.together), task.parts
+        off["setup"] += rates.setup.of(parts.setting_up)
+        off["loading"] += rates.loading.of(parts.loading) if parts.restores else 0.0
+        off["computing"] += rates.computing.of(parts.computing)
+        off["handing"] = rates.handing.of(parts.handing) - seconds
     for each in took:
-        print("      took", {k: round(v, 3) for k, v in each.items()})
+        off["setup"] -= each["setup"]
+        off["loading"] -= each["restored"]
+        off["computing"] -= each["computed"]
+        off["handing"] += each["setup"] + each["restored"] + each["computed"]
+    if len(took) > 1:
+        del off["handing"]
+    return off
+
+
+def forget(project: Project, script: str | None) -> None:
+    """Forget what was learnt of a script, or all (None)."""
+    known = learnt.load(project.store) if script is not None else learnt.Learnt()
+    known.seen = {key: seen for key, seen in known.seen.items() if f"|{script}|" not in key}
+    learnt.save(project.store, known)
 
 
 def main() -> None:
     """Record the workloads, price and measure each scan, and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("workloads", nargs="*")
-    parser.add_argument("--parts", action="store_true", help="print what both consist of")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", action="store_true", help="print how far each part is off")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     workloads = options.workloads or list(LARGER)
     with tempfile.TemporaryDirectory() as folder:
@@ -173,31 +210,54 @@ def main() -> None:
         record(root, workloads)
         project = Project(root, has_git=True)
         found = list(scans(project, workloads))
-        errors: dict[str, list[tuple[float, float]]] = {}
-        first = measure(project, found[0], False)
-        print(f"the first replay, which starts the server: {_beside(*first)}")
-        for again in range(options.rounds):
-            print("nothing learnt" if again == 0 else f"learnt, {again}")
+        first = measure(project, found[0])
+        print(f"the first replay, which starts the server: {_beside(first)}")
+        rounds: dict[str, list[Measured]] = {}
+        for number in range(options.rounds):
+            which = ("nothing learnt", "learnt from other scripts", "learnt")[min(number, 2)]
+            print(f"round {number}: {which}")
             for scan in found:
-                if again == 0:
-                    (project.store / "costs.json").unlink(missing_ok=True)
-                estimate, seconds = measure(project, scan, options.parts)
-                print(f"  {scan.workload:10} {scan.kind:11} {_beside(estimate, seconds)}")
-                which = "nothing learnt" if again == 0 else "learnt"
-                errors.setdefault(which, []).append((seconds, abs(estimate / seconds - 1)))
-        for which, pairs in errors.items():
-            print(f"{which}: {_summary(pairs)}")
+                if number < 2:
+                    forget(project, f"{scan.workload}.py" if number else None)
+                measured = measure(project, scan)
+                print(f"  {scan.workload:10} {scan.kind:11} {_beside(measured)}")
+                if options.parts:
+                    print("     ", _parts(measured.off))
+                rounds.setdefault(which, []).append(measured)
+        for which, every in rounds.items():
+            print(f"{which}: {_summary([(m.seconds, abs(m.error)) for m in every])}")
+            for part in learnt.PARTS:
+                off = [m.off[part] for m in every if part in m.off]
+                print(f"    {part:9} off by {_quartiles(off)}")
+        print(f"the same replay from round to round: {_summary(_spread(rounds))}")
 
 
-def _beside(estimate: float, seconds: float) -> str:
-    return f"{seconds:6.3f} s, estimated {estimate:6.3f} s, {estimate / seconds - 1:+.0%}"
+def _spread(rounds: dict[str, list[Measured]]) -> list[tuple[float, float]]:
+    """How far each time is from the median of the times of that scan."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for measured in (m for every in rounds.values() for m in every):
+        times.setdefault((measured.scan.workload, measured.scan.kind), []).append(measured.seconds)
+    return [(s, abs(s / statistics.median(found) - 1)) for found in times.values() for s in found]
+
+
+def _beside(m: Measured) -> str:
+    return f"{m.seconds:6.3f} s, estimated {m.estimate:6.3f} s, {m.error:+.0%}"
+
+
+def _parts(off: dict[str, float]) -> str:
+    return ", ".join(f"{part} {1000 * seconds:+.0f} ms" for part, seconds in off.items())
+
+
+def _quartiles(off: list[float]) -> str:
+    low, middle, high = statistics.quantiles(off, n=4)
+    return f"{1000 * middle:+.1f} ms (quartiles {1000 * low:+.1f}, {1000 * high:+.1f})"
 
 
 def _summary(pairs: list[tuple[float, float]]) -> str:
     every = [error for _, error in pairs]
     long = [error for seconds, error in pairs if seconds > 1] or [0.0]
     return (
-        f"{len(pairs)} plans, median error {statistics.median(every):.1%}, "
+        f"{len(pairs)} plans, median {statistics.median(every):.1%}, "
         f"largest {max(every):.0%}; of {len(long)} over one second: "
         f"median {statistics.median(long):.1%}, largest {max(long):.0%}, "
         f"{sum(error > 0.2 for error in long)} off by more than 20 %"

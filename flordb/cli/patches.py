@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from flordb.replay.plan import Plan
-from flordb.store import history
+from flordb.store import sources
 from flordb.store.project import Project
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -22,7 +22,7 @@ def patches(project: Project, plan: Plan) -> Iterator[str]:
         if (version, task.names) in seen:
             continue
         seen.add((version, task.names))
-        old = history.read_sources(project.root, version)
+        old = sources.read_sources(project.root, version)
         yield click.style(f"{task.want.tstamp} {', '.join(task.names)}", bold=True)
         for note in task.patch.notes:
             yield click.style(f"  {note}", dim=True)

@@ -276,7 +276,10 @@ def _contents(value: Any) -> Any:
     """A container's contents in a container that is not itself an anchor."""
     if isinstance(value, dict):
         default = getattr(value, "default_factory", None)
-        return {"items": list(value.items()), "default": default, "class": type(value)}
+        found = {"items": list(value.items()), "default": default, "class": type(value)}
+        # An OrderedDict has some: that of a module's `state_dict` says which version it is of.
+        attributes = getattr(value, "__dict__", None)
+        return found | {"attributes": dict(attributes)} if attributes else found
     if isinstance(value, collections.deque):
         return {"items": list(value), "maxlen": value.maxlen, "class": collections.deque}
     return {"items": bytes(value) if isinstance(value, bytearray) else list(value)} | {

@@ -19,6 +19,7 @@ from typing import Any
 
 from flordb.errors import SnapshotError
 from flordb.record import rng
+from flordb.record.anchors import is_scripted
 from flordb.record.capture import type_name
 from flordb.record.frames import bind
 from flordb.record.reach import Path, resolve, spell, take
@@ -150,11 +151,14 @@ class _Restore:
             if isinstance(live, collections.defaultdict):
                 live.default_factory = state["default"]
             if isinstance(live, dict):
-                dict.update(live, state["items"])  # a Counter's own update would count
+                for key, value in state["items"]:  # a Counter's own update would count
+                    live[key] = value
             elif isinstance(live, set):
                 live.update(state["items"])
             else:
                 live.extend(state["items"])
+        if attributes := state.get("attributes"):
+            _attributes_in_place(live, attributes)
         return live
 
     def in_place(self, kind: str, live: Any, state: Any) -> Any:
@@ -200,6 +204,8 @@ class _Restore:
 
     def anew_instance(self, number: int, kind: str, data: bytes) -> Any:
         cls = _ClassOnly(io.BytesIO(data), self).cls()
+        if kind == "module" and issubclass(cls, sys.modules["torch"].jit.ScriptModule):
+            raise SnapshotError("a scripted module is only restored into one that is there")
         made = cls.__new__(cls)
         self.done[number] = made
         if kind == "module":
@@ -401,9 +407,13 @@ def _module_in_place(live: Any, state: dict[str, Any]) -> None:
     for group in ("parameters", "buffers", "modules"):
         holder = getattr(live, f"_{group}")
         for name, value in state[group].items():
-            if holder.get(name) is not value:
+            if name not in holder or holder[name] is not value:
                 holder[name] = value
-    _attributes_in_place(live, state["attributes"])
+    if is_scripted(live):
+        for name, value in state["attributes"].items():
+            setattr(live, name, value)
+    else:
+        _attributes_in_place(live, state["attributes"])
 
 
 def _attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:

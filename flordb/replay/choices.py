@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 from flordb.analysis.statements import LogStatement, log_statements
 from flordb.errors import ReplayError
-from flordb.store import history
+from flordb.store import sources
 from flordb.store.project import Project
 
 _AT = re.compile(r"(?P<file>.+):(?P<line>\d+)@(?P<version>[^@\s]+)")
@@ -54,7 +54,7 @@ def keep_choice(project: Project, names: Sequence[str], at: str) -> tuple[Choice
     if parts is None:
         raise ReplayError(f"{at!r} is not FILE:LINE@VERSION, such as train.py:12@4f2a91c")
     file, line, version = parts["file"], int(parts["line"]), parts["version"]
-    text = history.read_sources(project.root, version).get(file)
+    text = sources.read_sources(project.root, version).get(file)
     if text is None:
         raise ReplayError(f"the version {version} has no Python file {file}")
     if not 1 <= line <= text.count("\n") + 1:

@@ -32,7 +32,7 @@ from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 
 _TICK_SECONDS = 0.1
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,18 @@ from flordb.replay.learnt import Rates
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.task import Steps
 
+# Measured on one machine, as a beginning; what replays took there then corrects them.
+_HANDING_SECONDS = 0.02
+"""To make a workspace, to hand a task to a worker, and to end both."""
+_FIRST_SECONDS = 0.009
+"""A script's first steps in a process that was just forked."""
+_SHORT_SETUP_SECONDS = 0.03
+_SHORT_SETUP_SHARE = 0.4
+"""Of a set-up's first moments, in which the run was the first to use a library's functions."""
+_FIRST_LOAD_SECONDS = 0.003
+_LOAD_SECONDS = 0.0015
+"""To load a snapshot, besides the share `_HELD_SHARE` of what taking it held up the training."""
+_HELD_SHARE = 0.3
 _LOG_SECONDS = 13e-6
 """To log a value in a replay."""
 _TAKE_SECONDS = 8e-6
@@ -35,19 +47,32 @@ class Parts:
     def seconds(self, rates: Rates) -> float:
         """The price: seconds of one worker that has the libraries imported."""
         return (
-            rates.task
-            + max(0.0, self.setup + rates.setup)
-            + self.loading(rates)
-            + self.computing * rates.speed
-            + self.values * _TAKE_SECONDS
+            rates.handing.of(self.handing)
+            + rates.setup.of(self.setting_up)
+            + (rates.loading.of(self.loading) if self.restores else 0.0)
+            + rates.computing.of(self.computing)
         )
 
-    def loading(self, rates: Rates) -> float:
-        return self.restores * rates.load + self.held * rates.restore
+    @property
+    def handing(self) -> float:
+        """Seconds expected before the script begins and after it has ended."""
+        return _HANDING_SECONDS + self.values * _TAKE_SECONDS
+
+    @property
+    def setting_up(self) -> float:
+        """Seconds expected of the set-up."""
+        short = min(self.setup, _SHORT_SETUP_SECONDS)
+        return _FIRST_SECONDS + short * _SHORT_SETUP_SHARE + self.setup - short
+
+    @property
+    def loading(self) -> float:
+        """Seconds expected of loading snapshots."""
+        first = _FIRST_LOAD_SECONDS if self.restores else 0.0
+        return first + self.restores * _LOAD_SECONDS + self.held * _HELD_SHARE
 
     @property
     def computing(self) -> float:
-        """Seconds of the run's code in a replay at the run's speed."""
+        """Seconds expected of the run's code, at the run's speed."""
         return self.compute + self.values * _LOG_SECONDS
 
 
@@ -63,7 +88,7 @@ class _Sum:
 
     def loads(self, boundary: str) -> None:
         self.restores += 1
-        self.held += self.record.holds.get(boundary, 0.0)
+        self.held += self.record.usual_hold(boundary)
 
     def parts(self) -> Parts:
         return Parts(self.record.setup, self.restores, self.held, self.compute, self.values)

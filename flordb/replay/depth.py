@@ -133,7 +133,7 @@ class _Deepener:
         loops = tuple(dict.fromkeys(v.top_loop for v in inner if v.top_loop is not None))
         loops = tuple(name for name in loops if self.record.entries(name))
         if not loops:
-            raise ReplayError(f"the run never entered the loop {inner[0].top_loop!r}")
+            return self.handed_on(inner[0].top_loop or "")
         nested = {v.inner_loops[0] for v in inner if v.inner_loops}
         done = dict.fromkeys(name for v in statements for name in v.done)
         before = tuple(n for n in done if n not in loops and self.record.entries(n))
@@ -158,6 +158,21 @@ class _Deepener:
         if carries or self.rereads(go_on) or not all(self.resumable(name) for name in loops):
             return steps.wholly()
         return steps
+
+    def handed_on(self, name: str) -> Steps:
+        """For a loop that no other seems to be around, but was: a generator hands on that one's
+        items. All of it is run."""
+        around = {
+            top.name
+            for top in self.record.loops.values()
+            if any(loop.name == name for nested in top.nested.values() for loop in nested)
+        }
+        if not around:
+            raise ReplayError(f"the run never entered the loop {name!r}")
+        tops = list(dict.fromkeys(top for top, _ in self.record.loops))
+        last = max(tops.index(top) for top in around)
+        self.why.append(f"{name!r} is in the loop {tops[last]!r}, whose items a generator hands on")
+        return Steps("range", loops=tuple(tops[: last + 1]), run_nested=(name,)).wholly()
 
     def finish(self, names: Sequence[str]) -> tuple[str, ...]:
         """The loops that the code left in a way that matters, so that it must leave them again."""

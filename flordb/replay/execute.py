@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from flordb.replay import learnt, pool
 from flordb.replay.afterwards import afterwards
-from flordb.replay.learnt import Rates
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Failure, Outcomes, Report, Result
 from flordb.replay.plan import Plan, Task
@@ -19,10 +18,6 @@ from flordb.settings import Settings
 from flordb.store.project import Project
 
 __all__ = ["Failure", "Progress", "Report", "execute"]
-
-
-_FEW_VALUES = 1000
-"""With more, the end of a task is mostly spent with them."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +108,16 @@ def _lessons(project: Project, plan: Plan, settings: Settings) -> Iterator[_Less
     known = learnt.load(project.store)
     longest = 0.0
     for task, end in lessons.ended:
-        took, parts = end["took"], task.parts
-        how = (task.want.filename, task.scan, task.together)
-        known.worked(*how, parts, took)
+        took = end["took"]
+        known.worked(task.want.filename, task.scan, task.together, task.parts, took)
         longest = max(longest, took["setup"] + took["restored"] + took["computed"])
     beyond = time.monotonic() - began - longest
+    script, scan, parts = task.want.filename, task.scan, task.parts
     if cold and len(plan.tasks) <= plan.workers:
-        usual = Rates().task if known.task is None else known.task
-        known.began(beyond - usual, None)
-    elif len(lessons.ended) == len(plan.tasks) == 1 and parts.values < _FEW_VALUES:
-        known.began(None, beyond)
+        usual = known.rates(script, scan, False).handing.of(parts.handing)
+        known.started(beyond - usual)
+    elif len(lessons.ended) == len(plan.tasks) == 1:
+        known.handed(script, scan, parts, beyond)
     learnt.save(project.store, known)
 
 

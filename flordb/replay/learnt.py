@@ -1,8 +1,10 @@
 """What replays of a project have taken: corrections of the estimates, kept in ``.flor/costs.json``.
 
-A run's timings say what its code took on its own machine at its own time. How long this machine
-takes to start a worker, to load a snapshot and to compute the same is learnt from each replay, as a
-moving average, by script and scan. The file is derived: without it the defaults hold.
+A run's timings say what its code took on its own machine at its own time. A replay consists of four
+parts (`PARTS`), and each of them is learnt by itself: what was expected of it beside what it took,
+of the last few replays. Medians of these correct the next estimate, so that one replay that had to
+wait for another program's work teaches nothing. What is known of a script's own scans counts first,
+then the script, then the project. The file is derived: without it the expectations stand.
 """
 
 from __future__ import annotations
@@ -10,109 +12,174 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flordb.replay.cost import Parts
 
-_WEIGHT = 0.5
-_SPEED = "speed "
-_LEAST_COMPUTED = 0.05
-"""Shorter computations say nothing about speed. Seconds."""
-_LEAST_HELD = 0.005
+PARTS = ("handing", "setup", "loading", "computing")
+"""Making and ending a worker and its workspace and taking its values; the script up to its first
+loop; loading snapshots; what is run in loops, between and after them."""
+
+_MOST_KEPT = 5
+_LONG_SECONDS = 0.05
+"""From here on a part is learnt as a factor, below as a difference: what is short is mostly what
+happens once in a process (the first use of a library's functions)."""
+_CROWD = 1.05
+
+Seen = list[tuple[float, float]]
+"""Seconds expected and taken, the latest last."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds here for those expected: ``offset + ratio * expected``."""
+
+    offset: float = 0.0
+    ratio: float = 1.0
+
+    def of(self, expected: float) -> float:
+        return max(0.0, self.offset + self.ratio * expected)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """``task``: seconds to make a workspace, start a worker and end both; ``setup``: seconds that a
-    script's set-up takes beyond what the run recorded; ``load``: seconds to begin to load a
-    snapshot; ``restore``: seconds of loading for a second that it had held up the training;
-    ``speed``: seconds here for a second of the run's computing."""
+    """The rates of the `PARTS` of a replay."""
 
-    task: float = 0.02
-    setup: float = 0.008
-    load: float = 0.0015
-    restore: float = 0.5
-    speed: float = 1.0
+    handing: Rate = Rate()
+    setup: Rate = Rate()
+    loading: Rate = Rate()
+    computing: Rate = Rate()
 
 
 @dataclass
 class Learnt:
-    """``start``: seconds until a cold server has imported the libraries, None while unknown;
-    ``crowd``: how much longer a worker computes while others do; ``scripts``: by script, "setup",
-    "restore" and, by scan, the speeds."""
+    """``start``: seconds until cold servers had imported the libraries; ``crowd``: how much longer
+    workers computed while others did; ``seen``: by part, and by script and scan, what was expected
+    and what it took."""
 
-    start: float | None = None
-    task: float | None = None
-    crowd: float = 1.05
-    scripts: dict[str, dict[str, float]] = field(default_factory=dict)
+    start: list[float] = field(default_factory=list)
+    crowd: list[float] = field(default_factory=list)
+    seen: dict[str, Seen] = field(default_factory=dict)
 
     def rates(self, script: str, scan: str, together: bool) -> Rates:
         """The rates for a scan of a script.
 
         Parameters: ``together``, whether other workers run at the same time.
         """
-        own = self.scripts.get(script, {})
-        known = Rates()
-        return Rates(
-            task=known.task if self.task is None else self.task,
-            setup=own.get("setup", known.setup),
-            restore=own.get("restore", known.restore),
-            speed=self._speed(own, scan) * (self.crowd if together else 1.0),
-        )
+        found = {part: self._rate(part, script, scan) for part in PARTS}
+        if together:
+            alone = found["computing"]
+            found["computing"] = Rate(alone.offset, alone.ratio * self.crowding())
+        return Rates(**found)
 
-    def _speed(self, own: dict[str, float], scan: str) -> float:
-        """What is known of this scan, which runs this part of the code; or half, in powers, of
-        what other scans let expect: this machine may be another than the run's."""
-        speeds = {k.partition(" ")[2]: v for k, v in own.items() if k.startswith(_SPEED)}
-        if scan in speeds:
-            return speeds[scan]
-        return math.prod(speeds.values()) ** (0.5 / len(speeds)) if speeds else 1.0
+    def crowding(self) -> float:
+        return median(self.crowd) if self.crowd else _CROWD
+
+    def starting(self) -> float | None:
+        """Seconds until a cold server has imported the libraries; None while unknown."""
+        return median(self.start) if self.start else None
+
+    def _rate(self, part: str, script: str, scan: str) -> Rate:
+        levels = [self.seen.get(key, []) for key in _keys(part, script, scan)]
+        ratios = [ratio for seen in levels if (ratio := _ratio(seen)) is not None]
+        if part == "computing":
+            # How fast code runs is known from its own runs; or half, in powers, from what other
+            # scans let expect: this machine may be another than the run's.
+            own = _ratio(levels[0])
+            ratios = [self._half(script) if own is None else own]
+        ratio = ratios[0] if ratios else 1.0
+        offsets = [offset for seen in levels if (offset := _offset(seen, ratio)) is not None]
+        return Rate(offsets[0] if offsets else 0.0, ratio)
+
+    def _half(self, script: str) -> float:
+        start = _key("computing", script, "")
+        found = [_ratio(seen) for key, seen in self.seen.items() if key.startswith(start)]
+        known = [ratio for ratio in found if ratio]
+        return math.prod(known) ** (0.5 / len(known)) if known else 1.0
 
     def worked(
         self, script: str, scan: str, together: bool, parts: Parts, took: Mapping[str, float]
     ) -> None:
-        """Learn from a task: what the run had recorded, and what a worker measured (``took``)."""
-        own = self.scripts.setdefault(script, {})
-        _average(own, "setup", took["setup"] - parts.setup)
-        loading = took["restored"] - took["restores"] * Rates().load
-        if took["held"] >= _LEAST_HELD:
-            _average(own, "restore", max(0.0, loading) / took["held"])
-        if parts.compute < _LEAST_COMPUTED:
-            return
-        speed, key = took["computed"] / parts.computing, _SPEED + scan
-        if together and key in own:
-            crowd = {"": self.crowd}
-            _average(crowd, "", max(1.0, speed / own[key]))
-            self.crowd = crowd[""]
-        else:
-            _average(own, key, speed / (self.crowd if together else 1.0))
+        """Learn from a task: what was expected, and what a worker measured (``took``)."""
+        self._see("setup", script, scan, parts.setting_up, took["setup"])
+        if took["restores"]:
+            self._see("loading", script, scan, parts.loading, took["restored"])
+        expected, seconds = parts.computing, took["computed"]
+        if together:
+            known = _ratio(self.seen.get(_key("computing", script, scan), []))
+            if known and expected >= _LONG_SECONDS:
+                self.crowd.append(max(1.0, seconds / expected / known))
+                del self.crowd[:-_MOST_KEPT]
+                return
+            seconds /= self.crowding()
+        self._see("computing", script, scan, expected, seconds)
 
-    def began(self, start: float | None, task: float | None) -> None:
-        """Learn what a server's start and a task's beginning and end took, where known."""
-        values = {k: v for k, v in (("start", self.start), ("task", self.task)) if v is not None}
-        if start is not None:
-            _average(values, "start", max(0.0, start))
-        if task is not None:
-            _average(values, "task", max(0.0, task))
-        self.start, self.task = values.get("start"), values.get("task")
+    def handed(self, script: str, scan: str, parts: Parts, seconds: float) -> None:
+        """Learn what a task took beyond its worker's own work, where it was alone."""
+        self._see("handing", script, scan, parts.handing, max(0.0, seconds))
+
+    def started(self, seconds: float) -> None:
+        """Learn what the start of a server took."""
+        self.start.append(max(0.0, seconds))
+        del self.start[:-_MOST_KEPT]
+
+    def _see(self, part: str, script: str, scan: str, expected: float, took: float) -> None:
+        for key in _keys(part, script, scan):
+            seen = self.seen.setdefault(key, [])
+            seen.append((round(expected, 6), round(took, 6)))
+            del seen[:-_MOST_KEPT]
 
 
-def _average(values: dict[str, float], name: str, value: float) -> None:
-    known = values.get(name)
-    values[name] = value if known is None else known + _WEIGHT * (value - known)
+def _key(part: str, script: str, scan: str) -> str:
+    return f"{part}|{script}|{scan}"
+
+
+def _keys(part: str, script: str, scan: str) -> tuple[str, ...]:
+    """Where a part is learnt, the most telling first: a script's scan, the script, all scripts."""
+    if part == "computing":
+        return _key(part, script, scan), _key(part, "", scan)
+    return _key(part, script, scan), _key(part, script, "*"), _key(part, "", "")
+
+
+def _ratio(seen: Seen) -> float | None:
+    """The median factor of those that took long, each weighing what it took."""
+    found = sorted((took / expected, expected) for expected, took in seen if _is_long(expected))
+    whole = sum(weight for _, weight in found)
+    passed = 0.0
+    for ratio, weight in found:
+        passed += weight
+        if passed >= whole / 2:
+            return ratio
+    return None
+
+
+def _offset(seen: Seen, ratio: float) -> float | None:
+    found = [took - ratio * expected for expected, took in seen if not _is_long(expected)]
+    return median(found) if found else None
+
+
+def _is_long(expected: float) -> bool:
+    return expected >= _LONG_SECONDS
 
 
 def load(store: Path) -> Learnt:
     """What is known in a project's ``.flor`` folder; nothing where that cannot be read."""
     try:
-        return Learnt(**json.loads((store / "costs.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        found = Learnt(**json.loads((store / "costs.json").read_text()))
+        found.seen = {key: _pairs(pairs) for key, pairs in found.seen.items()}
+        return found
+    except (OSError, ValueError, TypeError, AttributeError):
         return Learnt()  # never learnt, or written by another version
+
+
+def _pairs(pairs: Iterable[Iterable[float]]) -> Seen:
+    return [(float(expected), float(took)) for expected, took in pairs]
 
 
 def save(store: Path, learnt: Learnt) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from flordb.store import history
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 from flordb.store.runfile import FORMAT, dump_line
+from flordb.store.sources import read_sources
 
 Lines = list[dict[str, Any]]
 
@@ -74,7 +76,9 @@ class Outcomes:
         failure = Failure(refused.want, refused.names, refused.reason, refused.choosable)
         self.failures.append(failure)
         reason = refused.reason + how_to_choose(refused.names, [refused.choosable])
-        outcome = {"status": "refused", "reason": reason, "seconds": 0.0}
+        outcome: dict[str, Any] = {"status": "refused", "reason": reason, "seconds": 0.0}
+        if refused.iterations is not None:
+            outcome["iterations"] = refused.iterations
         lines = [
             _outcome(name, refused.digests.get(name), refused.want, outcome)
             for name in refused.names
@@ -111,9 +115,8 @@ class Outcomes:
             doubts = dict.fromkeys(task.names, str(anomalies[0]["n"]))
             how = "without snapshots the run had to be repeated, and it came out differently"
         else:
-            old = history.read_sources(self.project.root, task.want.version or "")
-            sources = {**old, **task.patch.files}
-            doubts = doubtful(sources, task.want.filename, task.names, first)
+            old = read_sources(self.project.root, task.want.version or "")
+            doubts = doubtful({**old, **task.patch.files}, task.want.filename, task.names, first)
             how = "the replay came out differently from the run, in what the value may depend on"
         return {name: f"{how}: {_difference(first[column])}" for name, column in doubts.items()}
 
@@ -167,7 +170,10 @@ class Outcomes:
                 values.put(line["n"], b64decode(line["data"]))
         lines = [line for line in lines if line["k"] != "object"]
         base = want.file.partition(".jsonl")[0]
-        path = self.project.runs / f"{base}.replay-{secrets.token_hex(4)}.jsonl"
+        # Later ones come later in order: a file before those that are there means that all of
+        # the run is taken in anew.
+        token = f"{time.time_ns() // 1000:014x}{secrets.token_hex(2)}"
+        path = self.project.runs / f"{base}.replay-{token}.jsonl"
         header = {
             "k": "replay",
             "flor": FORMAT,

@@ -6,23 +6,22 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
-from flordb.analysis.statements import LogStatement, statements_of
-from flordb.errors import FlorError, GitError, ReplayError, RunFileError, SnapshotError
+from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, pool, schedule
 from flordb.replay.checks import Tolerances
-from flordb.replay.choices import chosen, mixed, read_choices
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
-from flordb.replay.propagate import Insertion, Matcher, Patch, Refusal, Site, merge
+from flordb.replay.placing import Placing, third_party
+from flordb.replay.propagate import Insertion, Patch, Refusal, merge
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
 from flordb.replay.want import Want
@@ -59,6 +58,7 @@ class Refused:
     """Values that cannot be had, and the reason for the user.
 
     ``choosable``: the version for which the user may choose a place with ``--at``, else ``""``.
+    ``iterations``: of the top-level loop, where only these cannot be had (None: all wanted ones).
     """
 
     want: Want
@@ -66,6 +66,7 @@ class Refused:
     reason: str
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     choosable: str = ""
+    iterations: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
     except ValueError as error:
         raise ReplayError(f"tolerance = {settings.tolerance!r}: {error}") from error
     planner = _Planner(project, settings)
+    planner.read_ahead(wants)
     tasks: list[Task] = []
     refusals: list[Refused] = []
     for want in wants:
@@ -115,7 +117,7 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
 
 
 class _Planner:
-    """Plans runs one by one; what they share (sources, patches) is worked out once."""
+    """Plans runs one by one."""
 
     def __init__(self, project: Project, settings: Settings) -> None:
         self.project = project
@@ -123,16 +125,22 @@ class _Planner:
         self.learnt = learnt.load(project.store)
         self.starts: dict[str, float] = {}
         self.imports: set[str] = set()
-        self._newest: dict[str, str] | None = None
-        self._statements: dict[str, tuple[LogStatement, ...]] = {}
-        self._old: dict[str, dict[str, str]] = {}
-        self._matchers: dict[tuple[str, str], Matcher] = {}
-        self._patches: dict[tuple[str, str, str], Patch | Refusal] = {}
-        self._choices = read_choices(project)
+        self.placing = Placing(project)
+        self._imports_of: set[tuple[str, str]] = set()
         self._records: dict[str, Recorded] = {}
 
+    def read_ahead(self, wants: Sequence[Want]) -> None:
+        """Read the versions of all runs at once. What cannot be read is refused by `plan`."""
+        versions = []
+        for want in wants:
+            with suppress(FlorError, OSError):
+                versions.append(self.record(want).version)
+        with suppress(FlorError, OSError):
+            self.placing.read_ahead(version for version in versions if version is not None)
+
     def plan(self, want: Want) -> tuple[list[Task], list[Refused]]:
-        digests = {s.name: s.digest for s in self.statements(want.filename) if s.name in want.names}
+        statements = self.placing.statements(want.filename)
+        digests = {s.name: s.digest for s in statements if s.name in want.names}
         try:
             return self._plan(want, digests)
         except (FlorError, OSError) as error:
@@ -142,55 +150,31 @@ class _Planner:
         record = self.record(want)
         if record.version is None:
             raise ReplayError(f"the run has no version: {record.version_why or 'none recorded'}")
+        self._note_imports(record.version, want.filename)
         refused: list[Refused] = []
         placed: dict[str, Patch] = {}
         for name in want.names:
-            patch = self._patch(want, record.version, name)
+            patch = self.placing.patch(want.filename, record.version, name)
             if isinstance(patch, Refusal):
-                own = chosen(self._choices, name, self.old(record.version))
-                choosable = "" if own or not self._logged(want, name) else record.version
+                may_choose = self.placing.may_choose(want.filename, record.version, name)
+                choosable = record.version if may_choose else ""
                 refused.append(Refused(want, (name,), patch.reason, digests, choosable))
             else:
                 placed[name] = patch
         tasks = []
         for names, depth, patch in self._group(want, record, placed, refused, digests):
             tasks.append(self._task(want, record, names, depth, patch, digests))
+            refused += [
+                Refused(want, names, why, digests, iterations=(index,))
+                for index, why in _cut_short(record, depth.steps)
+            ]
         return tasks, refused
 
-    def _patch(self, want: Want, version: str, name: str) -> Patch | Refusal:
-        found = self._logged(want, name)
-        if not found:
-            return Refusal(
-                f"no statement that {want.filename} reaches logs {name!r} in the working tree"
-            )
-        old = self.old(version)
-        if want.filename not in old:
-            raise ReplayError(f"the version {version[:10]} has no {want.filename}")
-        self.imports |= third_party(Program(old, want.filename), old)
-        key = (version, want.filename, name)
-        if key not in self._patches:
-            self._patches[key] = self._placed(want.filename, version, name, found)
-        return self._patches[key]
-
-    def _logged(self, want: Want, name: str) -> list[LogStatement]:
-        """The statements of today's code that log a name."""
-        return [s for s in self.statements(want.filename) if s.name == name]
-
-    def _placed(
-        self, script: str, version: str, name: str, statements: Sequence[LogStatement]
-    ) -> Patch | Refusal:
-        """The statements that log a name, in a version: those of them that have a place there."""
-        old = self.old(version)
-        matcher = self._matchers.get((version, script))
-        if matcher is None:
-            matcher = Matcher(_modules(old, script), _modules(self.newest(), script))
-            self._matchers[version, script] = matcher
-        at = chosen(self._choices, name, old)
-        answers = [matcher.propagate(Site(s.file, s.lineno), at=at) for s in statements]
-        placed = [answer for answer in answers if isinstance(answer, Patch)]
-        if not placed:
-            return next(answer for answer in answers if isinstance(answer, Refusal))
-        return placed[0] if len(placed) == 1 else merge(old, placed)
+    def _note_imports(self, version: str, script: str) -> None:
+        if (version, script) not in self._imports_of:
+            self._imports_of.add((version, script))
+            program = self.placing.program(version, script)
+            self.imports |= third_party(program, self.placing.old(version))
 
     def _group(
         self,
@@ -200,8 +184,11 @@ class _Planner:
         refused: list[Refused],
         digests: Mapping[str, str],
     ) -> list[tuple[tuple[str, ...], Depth, Patch]]:
-        """Statements that need the same steps share a replay."""
-        old = self.old(record.version or "")
+        """Statements that need the same iterations share a replay.
+
+        One that runs nested loops, of which the others would load the effects, gives theirs too.
+        """
+        old = self.placing.old(record.version or "")
         snapshots = self.manifests(want)
         groups: dict[Steps, list[tuple[str, Depth]]] = {}
         for name, patch in placed.items():
@@ -215,10 +202,12 @@ class _Planner:
             except ReplayError as error:
                 refused.append(Refused(want, (name,), str(error), digests))
                 continue
-            groups.setdefault(depth.steps, []).append((name, depth))
+            shared = replace(depth.steps, scan="", run_nested=())
+            groups.setdefault(shared, []).append((name, depth))
         found = []
-        for steps, members in groups.items():
+        for members in groups.values():
             names = tuple(name for name, _ in members)
+            steps = _together([depth.steps for _, depth in members])
             needed = frozenset[str]().union(*(depth.needed for _, depth in members))
             why = tuple(dict.fromkeys(text for _, depth in members for text in depth.why))
             patch = placed[names[0]]
@@ -293,31 +282,12 @@ class _Planner:
 
     def start(self) -> float:
         """Seconds until a server has imported the libraries: at most what the runs took to."""
-        if self.learnt.start is not None:
-            return self.learnt.start
-        return max(self.starts.values(), default=0.0)
+        learnt = self.learnt.starting()
+        return max(self.starts.values(), default=0.0) if learnt is None else learnt
 
     def price(self, task: Task, together: bool) -> float:
         """Seconds of a task, while other workers are at work or not."""
         return task.parts.seconds(self.learnt.rates(task.want.filename, task.scan, together))
-
-    def statements(self, script: str) -> tuple[LogStatement, ...]:
-        if script not in self._statements:
-            self._statements[script] = mixed(statements_of(self.newest(), script), self._choices)
-        return self._statements[script]
-
-    def newest(self) -> dict[str, str]:
-        if self._newest is None:
-            try:
-                self._newest = history.working_sources(self.project.root)
-            except GitError:
-                self._newest = {}
-        return self._newest
-
-    def old(self, version: str) -> dict[str, str]:
-        if version not in self._old:
-            self._old[version] = history.read_sources(self.project.root, version)
-        return self._old[version]
 
     def record(self, want: Want) -> Recorded:
         if want.file not in self._records:
@@ -354,25 +324,22 @@ def snapshots_of(project: Project, run_file: str) -> SnapshotStore:
     return SnapshotStore(project.snapshots / run_file.partition(".jsonl")[0])
 
 
-def _modules(sources: Mapping[str, str], script: str) -> dict[str, str]:
-    """The texts of the modules that a script imports from the project, and its own."""
-    program = Program(sources, script)
-    return {path: sources[path] for path in (*program.modules, *program.broken)}
+def _cut_short(record: Recorded, steps: Steps) -> Iterator[tuple[int, str]]:
+    """The wanted iterations that an exception ended which the script caught, and why they are not
+    had: whether it comes again, and where, is not known before values have been logged."""
+    for loop in (loop for name in steps.loops for loop in record.entries(name)):
+        left = loop.begun - set(loop.reached)
+        if loop.end == "raised" and record.ended and not record.error:
+            for index in sorted(left):
+                if steps.iterations is None or index in steps.iterations:
+                    yield index, f"an exception ended the iteration {index} of {loop.name!r}"
 
 
-def third_party(program: Program, sources: Mapping[str, str]) -> set[str]:
-    """The modules that a program imports and that are not the project's own."""
-    found: set[str] = set()
-    for module in program.modules.values():
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                # What is imported from a package may be a module of it.
-                found.add(node.module)
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    own = {Path(path).stem for path in sources} | {Path(path).parts[0] for path in sources}
-    return {name for name in found if name.partition(".")[0] not in (*own, "__future__")}
+def _together(steps: Sequence[Steps]) -> Steps:
+    """Steps that differ only in the nested loops that they run, as one replay."""
+    nested = sorted({name for each in steps for name in each.run_nested})
+    scan = next((each.scan for each in steps if each.scan == "range"), steps[0].scan)
+    return replace(steps[0], scan=scan, run_nested=tuple(nested))
 
 
 def _notes(steps: Steps, record: Recorded, boundaries: set[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ it, the same tables are built in memory from the run files, so reading always wo
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -17,11 +18,11 @@ from weakref import WeakKeyDictionary
 import duckdb
 
 from flordb.settings import Settings
-from flordb.store.current import RewrittenError, SyncReport, is_current, is_settled
 from flordb.store.found import Entry, listing
 from flordb.store.lock import Lock, acquire, holders
 from flordb.store.project import Project
-from flordb.store.schema import CATALOG, SCHEMA_VERSION, first_row, schema_version
+from flordb.store.refresh import RewrittenError, SyncReport, is_current, is_settled, take_in
+from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, first_row, schema_version
 
 __all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "copy_to", "detach", "sync"]
 
@@ -180,14 +181,9 @@ def _sync(project: Project, settings: Settings, files: dict[str, Entry]) -> Sync
         lock.release()
 
 
-# What taking in needs is imported when there is something to take in: most queries find nothing.
-
-
 def _write(
     project: Project, settings: Settings, files: dict[str, Entry], deadline: float
 ) -> SyncReport:
-    from flordb.store.refresh import take_in
-
     rebuilt: str | None = None
     while True:
         db = duckdb.connect()
@@ -196,7 +192,10 @@ def _write(
             db.execute("SET checkpoint_threshold = '1KB'")
             why = _open(db, project.database)
             if why is None:
-                return replace(take_in(db, project, settings, files), rebuilt=rebuilt)
+                report = take_in(db, project, settings, files)
+                db.close()
+                _fill_up(project.database)
+                return replace(report, rebuilt=rebuilt)
         except RewrittenError as error:
             why = str(error)
         except duckdb.Error as error:
@@ -224,8 +223,6 @@ def _open(db: duckdb.DuckDBPyConnection, path: Path) -> str | None:
     db.execute(f"ATTACH {_quoted(path)} AS {CATALOG} (STORAGE_VERSION '{_STORAGE_VERSION}')")
     db.execute(f"USE {CATALOG}")
     if not first_row(db, "SELECT 1 FROM duckdb_tables() WHERE database_name = ?", CATALOG):
-        from flordb.store.tables import create
-
         create(db)
         return None
     if not _is_whole(db, path):
@@ -238,9 +235,26 @@ def _open(db: duckdb.DuckDBPyConnection, path: Path) -> str | None:
 
 def _is_whole(db: duckdb.DuckDBPyConnection, path: Path) -> bool:
     """Whether the attached file is as long as it says: DuckDB reads a block when it needs it."""
+    return path.stat().st_size >= _size(db)
+
+
+def _size(db: duckdb.DuckDBPyConnection) -> int:
     query = "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = ?"
     size: int = first_row(db, query, CATALOG)[0]
-    return path.stat().st_size >= size + _HEADERS
+    return size + _HEADERS
+
+
+def _fill_up(path: Path) -> None:
+    """Make the closed file as long as it says: DuckDB writes down how many blocks it has, and then
+    cuts off free ones at the end, which `_is_whole` could not tell from a damage."""
+    db = duckdb.connect()
+    try:
+        db.execute(f"ATTACH {_quoted(path)} AS {CATALOG} (READ_ONLY)")
+        size = _size(db)
+    finally:
+        db.close()
+    if path.stat().st_size < size:
+        os.truncate(path, size)
 
 
 def _attach_file(
@@ -293,9 +307,6 @@ def _build(
     settings: Settings,
     files: dict[str, Entry],
 ) -> SyncReport:
-    from flordb.store.refresh import take_in
-    from flordb.store.tables import create
-
     connection.execute(f"ATTACH ':memory:' AS {CATALOG}")
     db = connection.cursor()
     db.execute(f"USE {CATALOG}")

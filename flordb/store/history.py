@@ -53,6 +53,13 @@ class Version:
     skipped: tuple[str, ...] = ()
 
 
+def invocation(root: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment that run git in ``root``, and nothing of the user's."""
+    environment = {k: v for k, v in os.environ.items() if k not in _LOCAL_VARIABLES}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    return ["git", "-C", str(root), *_QUIET, *arguments], environment
+
+
 def git(
     root: Path,
     *arguments: str,
@@ -60,10 +67,8 @@ def git(
     env: Mapping[str, str] | None = None,
 ) -> bytes:
     """The output of a git command in ``root``. Raises GitError with git's own words."""
-    environment = {k: v for k, v in os.environ.items() if k not in _LOCAL_VARIABLES}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    command, environment = invocation(root, *arguments)
     environment |= env or {}
-    command = ["git", "-C", str(root), *_QUIET, *arguments]
     data = text.encode() if isinstance(text, str) else text
     try:
         done = subprocess.run(
@@ -332,38 +337,6 @@ def read_blobs(root: Path, blobs: Sequence[str]) -> dict[str, bytes]:
             size = int(head[2])
             found[head[0].decode()] = raw[position : position + size]
             position += size + 1
-    return found
-
-
-def read_sources(root: Path, commit: str) -> dict[str, str]:
-    """The Python files of a version: path to text. Files that are no UTF-8 are left out."""
-    listed = git(root, "ls-tree", "-r", "-z", commit)
-    paths: dict[str, str] = {}
-    for entry in filter(None, listed.split(b"\0")):
-        head, name = entry.split(b"\t", 1)
-        _, kind, object_id = head.split()
-        if kind == b"blob" and name.endswith(b".py"):
-            paths[os.fsdecode(name)] = object_id.decode()
-    texts = read_blobs(root, sorted(set(paths.values())))
-    found: dict[str, str] = {}
-    for path, blob in paths.items():
-        try:
-            found[path] = texts[blob].decode()
-        except (KeyError, UnicodeDecodeError):
-            continue
-    return found
-
-
-def working_sources(root: Path) -> dict[str, str]:
-    """The Python files of the working tree, tracked or not, unless git ignores them."""
-    listed = git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.py")
-    found: dict[str, str] = {}
-    for path in filter(None, listed.split(b"\0")):
-        name = os.fsdecode(path)
-        try:
-            found[name] = (root / name).read_text()
-        except (OSError, UnicodeDecodeError):
-            continue  # deleted but not yet from the index, or not text
     return found
 
 

@@ -293,6 +293,16 @@ def test_methods_that_only_the_newer_class_has_go_to_the_end_of_the_older_one() 
     assert 'flor.log("s", self.score())\n            self.save' in text
 
 
+def test_methods_see_what_the_module_defines_with_and_after_their_class() -> None:
+    head = "import flordb as flor\n\n\nclass Net:\n    steps = 0\n\n    def fit(self):\n"
+    body = "        Net.steps += SIZE\n"
+    old = head + body + "\n\nSIZE = 2\nNet().fit()\n"
+    new = old.replace(body, body + '        flor.log("s", Net.steps / SIZE)\n')
+    answer = propagate({"train.py": old}, {"train.py": new}, Site("train.py", 9))
+    assert isinstance(answer, Patch)
+    assert answer.files["train.py"] == new
+
+
 def test_methods_that_change_their_object_are_refused() -> None:
     for change in ("self.best = 1", "self.seen.append(1)", "self.optimizer.step()"):
         answer = _in_class(METHOD.replace("        best", f"        {change}\n        best"))

@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import multiprocessing
 import random
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def _same(one: Any, other: Any) -> bool:
         return one.equals(other)
     if isinstance(one, np.ndarray):
         return bool((one == other).all())
-    return bool(one == other)
+    # An OrderedDict keeps an order of its own, in which its values may be missing.
+    return bool(one == other and list(one) == list(other))
 
 
 class Tagged(torch.Tensor):
@@ -103,8 +105,22 @@ VALUES: dict[str, Callable[[float], Any]] = {
     "array backwards": lambda x: (np.arange(4) + x)[::-1],
     "structured array": lambda x: np.array([(x, 2)], dtype=[("a", "f8"), ("b", "i4")]),
     "dates": lambda x: np.array(["2026-01-01", "2026-01-02"], "M8[D]") + int(x),
+    "ordered": lambda x: OrderedDict(b=x, a=2.0),
+    "counter": lambda x: Counter(b=x, a=2),
+    "deque": lambda x: deque([x, 2.0], maxlen=2),
     "frame": lambda x: pd.DataFrame({"a": [x, 2.0], "c": pd.Categorical(["x", "y"])}),
 }
+
+
+def test_state_of_a_module_that_was_kept_says_its_version(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    best = torch.nn.BatchNorm1d(3).state_dict()
+    kept.take(best=best)
+    kept.done()
+    live: OrderedDict[str, Any] = OrderedDict()
+    kept.restore(best=live)
+    assert list(live) == list(best)
+    assert live._metadata == best._metadata
 
 
 @pytest.mark.parametrize("name", list(VALUES))

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from flordb.replay.checks import same
 from flordb.replay.execute import Report, execute
 from flordb.replay.plan import Plan, Want, make_plan
 from flordb.replay.recorded import recorded
+from flordb.replay.task import Steps
 from flordb.settings import load
 from flordb.store.project import Project
 from flordb.store.runfile import read_run
@@ -156,24 +157,25 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def wants(root: Path, workloads: Iterable[Workload], index: int | None = None) -> list[Want]:
-    """All statements of the workloads, of one iteration of their top-level loops or of all."""
+    """All statements of the workloads, of one iteration of their top-level loops or of all.
+
+    Statements that steps of another kind suffice for are asked for apart, so that these are tried.
+    """
+    project, settings = Project(root, has_git=True), load(root)
     found = []
     for number, workload in enumerate(workloads):
-        header = read_run(root / ".flor" / "runs" / workload.file).header
+        header = read_run(project.runs / workload.file).header
         moment = datetime.fromisoformat(header["tstamp"]).replace(tzinfo=None)
         iterations = None if index is None else (index,)
-        found.append(
-            Want(
-                number + 1,
-                header["projid"],
-                moment,
-                header["filename"],
-                workload.file,
-                None,
-                tuple(workload.names),
-                iterations,
-            )
-        )
+        file, run = header["filename"], (number + 1, header["projid"], moment)
+        want = Want(*run, file, workload.file, None, tuple(workload.names), iterations)
+        alone = make_plan(project, [replace(want, names=(n,)) for n in want.names], settings)
+        apart: dict[Steps | None, list[str]] = {}
+        kinds = [(task.names, replace(task.steps, iterations=None)) for task in alone.tasks]
+        steps = {name: kind for names, kind in kinds for name in names}
+        for name in want.names:
+            apart.setdefault(steps.get(name), []).append(name)
+        found += [replace(want, names=tuple(names)) for names in apart.values()]
     return found
 
 

@@ -65,6 +65,18 @@ SCANS = {
         **dict.fromkeys(("between", "after", "end"), "suffix"),
         "before": "prefix",
     },
+    "habits": {
+        **dict.fromkeys(("norm", "scale"), "range"),
+        **dict.fromkeys(("val", "best", "config", "ticks", "averaged", "kept"), "validation"),
+        **dict.fromkeys(("final", "end"), "suffix"),
+    },
+    "agents": {
+        **dict.fromkeys(("action", "loss"), "range"),
+        **dict.fromkeys(("mean", "visits", "buffer", "calls", "moves", "weights"), "validation"),
+        **dict.fromkeys(("losses", "draw", "sampled"), "suffix"),
+    },
+    # The loop's items are handed on by a generator.
+    "yields": dict.fromkeys(("step", "tag", "count", "after", "guess", "turns"), "range!"),
 }
 
 

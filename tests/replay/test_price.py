@@ -65,34 +65,71 @@ def test_with_few_snapshots_the_iterations_in_between_are_priced() -> None:
     assert parts_of(steps, _record(), set()).compute == 36.0
 
 
-def test_replays_correct_the_rates_of_their_script(tmp_path) -> None:
+TOOK = {"setup": 1.0, "restores": 2, "restored": 2.0, "computed": 30.0}
+PARTS = Parts(3.0, 2, 2.0, 10.0)
+
+
+def test_replays_correct_each_part_of_the_price() -> None:
     known = learnt.Learnt()
-    took = {"setup": 1.0, "restores": 0, "restored": 2.0, "held": 4.0, "computed": 30.0}
-    parts = Parts(3.0, 2, 2.0, 10.0)
-    known.worked("train.py", "range", False, parts, took)
+    known.worked("train.py", "range", False, PARTS, TOOK)
+    known.handed("train.py", "range", PARTS, 0.5)
     rates = known.rates("train.py", "range", False)
-    assert (rates.setup, rates.restore, rates.speed) == (-2.0, 0.5, 3.0)
-    assert parts.seconds(rates) == rates.task + 1.0 + 2 * rates.load + 1.0 + 30.0
-    known.worked("train.py", "range", False, parts, {**took, "computed": 10.0})
-    assert known.rates("train.py", "range", False).speed == 2.0
-    assert known.rates("other.py", "range", False).speed == 1.0
+    assert rates.setup.of(PARTS.setting_up) == pytest.approx(1.0)
+    assert rates.loading.of(PARTS.loading) == pytest.approx(2.0)
+    assert rates.computing.ratio == pytest.approx(3.0)
+    assert PARTS.seconds(rates) == pytest.approx(0.5 + 1.0 + 2.0 + 30.0)
+    # Of this script nothing is known but what others took beyond their own code.
+    other = known.rates("other.py", "range", False)
+    assert other.handing == rates.handing
+    assert other.computing == learnt.Rate()
     # Another part of the code on, perhaps, another machine: half-way, in powers.
-    assert known.rates("train.py", "suffix", False).speed == pytest.approx(2**0.5)
+    assert known.rates("train.py", "suffix", False).computing.ratio == pytest.approx(3**0.5)
+
+
+def test_one_replay_that_had_to_wait_teaches_nothing() -> None:
+    known = learnt.Learnt()
+    for seconds in (10.0, 11.0, 70.0, 10.0, 10.5):
+        known.worked("train.py", "range", False, PARTS, {**TOOK, "computed": seconds})
+    assert known.rates("train.py", "range", False).computing.ratio == pytest.approx(1.05)
+    for seconds in (20.0, 20.0, 20.0):
+        known.worked("train.py", "range", False, PARTS, {**TOOK, "computed": seconds})
+    assert known.rates("train.py", "range", False).computing.ratio == pytest.approx(2.0)
+
+
+def test_what_is_short_is_learnt_as_a_difference() -> None:
+    known = learnt.Learnt()
+    short = Parts(0.0, compute=0.001)
+    known.worked("train.py", "suffix", False, short, {**TOOK, "restores": 0, "computed": 0.004})
+    rates = known.rates("train.py", "suffix", False)
+    assert rates.computing.of(short.computing) == pytest.approx(0.004)
+    assert rates.computing.of(10.0) == pytest.approx(10.003)
+    assert rates.loading == learnt.Rate()
 
 
 def test_workers_that_compute_side_by_side_are_priced_as_they_came_out(tmp_path) -> None:
-    known = learnt.Learnt(crowd=1.0)
-    took = {"setup": 0.0, "restores": 0, "restored": 0.0, "held": 0.0, "computed": 10.0}
-    known.worked("train.py", "range", False, Parts(0.0, compute=10.0), took)
-    known.worked("train.py", "range", True, Parts(0.0, compute=10.0), {**took, "computed": 15.0})
-    assert known.rates("train.py", "range", False).speed == 1.0
-    assert known.rates("train.py", "range", True).speed == 1.25
+    known = learnt.Learnt(crowd=[1.0])
+    known.worked("train.py", "range", False, PARTS, {**TOOK, "computed": 10.0})
+    for seconds in (15.0, 15.0):
+        known.worked("train.py", "range", True, PARTS, {**TOOK, "computed": seconds})
+    assert known.rates("train.py", "range", False).computing.ratio == 1.0
+    assert known.rates("train.py", "range", True).computing.ratio == 1.5
     learnt.save(tmp_path, known)
     assert learnt.load(tmp_path) == known
 
 
-def test_damaged_file_of_corrections_is_as_none(tmp_path) -> None:
-    (tmp_path / "costs.json").write_text('{"unknown": 1}')
+def test_hold_of_a_single_snapshot_is_no_measure() -> None:
+    record = _record()
+    assert record.usual_hold("epoch=2@end") == 0.5
+    record.holds = {**record.holds, "epoch@enter": 9.0, "epoch=1@end": 7.0}
+    again = Recorded({}, holds=record.holds)
+    assert again.usual_hold("epoch=1@end") == 0.5
+    assert again.usual_hold("epoch@enter") == 0.5
+    assert again.usual_hold("epoch@exit") == 0.25
+
+
+@pytest.mark.parametrize("text", ['{"unknown": 1}', '{"seen": {"setup": 3}}', '{"seen": []}', "["])
+def test_damaged_file_of_corrections_is_as_none(tmp_path, text) -> None:
+    (tmp_path / "costs.json").write_text(text)
     assert learnt.load(tmp_path) == learnt.Learnt()
 
 
@@ -104,7 +141,7 @@ def test_replay_is_learnt_from_and_the_plan_shows_the_same_numbers(sandbox, monk
     _, before, report = acquire(sandbox, ["h"])
     assert not report.failures
     own = json.loads((sandbox.project.store / "costs.json").read_text())
-    assert "setup" in own["scripts"]["train.py"]
+    assert len(own["seen"]["setup|train.py|validation"]) == 1
     monkeypatch.setenv("FLORDB_PRICE_PER_DEVICE_HOUR", "3600")
     after = plan(sandbox, ["h"])
     (task,) = after.tasks

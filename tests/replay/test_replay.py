@@ -230,6 +230,48 @@ def test_killed_run_gives_its_completed_epochs_and_nothing_after_the_loop(sandbo
     assert "never ran" in report.failures[0].reason
 
 
+def test_steps_and_epochs_that_are_asked_for_at_once_share_a_replay(sandbox) -> None:
+    _record(sandbox)
+    inner = '        flor.log("loss", total)\n'
+    text = SCRIPT.replace(EPOCH, EPOCH + '    flor.log("h", weights)\n')
+    _add(sandbox, EPOCH, '    flor.log("h", weights)\n')
+    alone, _, _ = acquire(sandbox, ["h"])
+    sandbox.write("train.py", text.replace(inner, inner + '        flor.log("g", total)\n'))
+    values, chosen, report = acquire(sandbox, ["g", "h"])
+    assert (report.failures, report.anomalies) == ((), ())
+    assert {task.names for task in chosen.tasks} == {("g", "h")}
+    assert {task.scan for task in chosen.tasks} == {"range"}
+    assert {key: v for key, v in values.items() if key[1] == "h"} == alone
+    steps = [v for (_, name), found in values.items() if name == "g" for v in found]
+    assert steps == sandbox.logged("loss")
+
+
+CAUGHT = """
+import flordb as flor
+w = [0]
+try:
+    for epoch in flor.loop("epoch", range(6)):
+        w[0] += epoch
+        flor.log("w", w[0])
+        if epoch == 3:
+            raise ValueError
+except ValueError:
+    pass
+flor.log("end", w[0])
+"""
+
+
+def test_iteration_that_an_exception_ended_has_no_value_and_the_reason(sandbox) -> None:
+    _record(sandbox, CAUGHT)
+    _add(sandbox, '        flor.log("w", w[0])\n', '        flor.log("h", w[0])\n', CAUGHT)
+    values, _, report = acquire(sandbox, ["h"])
+    assert [path for path, _ in values] == ["epoch=0", "epoch=1", "epoch=2"]
+    (failure,) = report.failures
+    assert "an exception ended the iteration 3 of 'epoch'" in failure.reason
+    _, _, report = acquire(sandbox, ["h"], iterations=(1,))
+    assert report.failures == ()
+
+
 def test_run_without_a_version_is_refused_with_the_reason(folder) -> None:
     folder.write("train.py", SCRIPT)
     folder.run("train.py")

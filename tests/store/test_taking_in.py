@@ -186,6 +186,16 @@ def test_a_deleted_or_damaged_database_is_built_again(tmp_path: Path) -> None:
     assert contents(place) == before
 
 
+def test_blocks_that_duckdb_cuts_off_are_no_damage(tmp_path: Path) -> None:
+    place = project(tmp_path / "p")
+    write(place, "r", [*lines_of(TREE), ended()])
+    catalog.sync(place, Settings())
+    for number in range(7):
+        write(place, f"r.replay-{number}", replay_lines([number]), REPLAY)
+        report = catalog.sync(place, Settings())
+        assert (report.files, report.rebuilt) == (1, None)
+
+
 def test_a_run_file_changed_by_hand_is_read_anew(tmp_path: Path) -> None:
     place = project(tmp_path / "p")
     write(place, "r", [log("a", 1), log("b", 1)])
