@@ -20,32 +20,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import xxhash
-
 from flordb.record.buffers import Buffers, Stored
 from flordb.record.devices import Copying
+from flordb.record.small import Group, Packer, Place, Staged
 from flordb.record.tensors import Layout, Piece, Range
 from flordb.record.writes import WriteWatch
 from flordb.store.objects import ObjectStore, digest
 from flordb.store.snapshots import TensorRef
 
 SMALL_BYTES = 1 << 20
-"""Smaller blocks share one object of a snapshot; larger ones are objects of their own."""
+"""Smaller blocks share one object of a snapshot (`small`); larger ones are objects of their own."""
 
 _MOST_UNWRITTEN = 16_000_000
-_ALIGNMENT = 64
 _ROUNDS_KEPT = 16
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a block is: ``size`` bytes at ``offset`` of an object. ``digest``: of a small block."""
-
-    object: Stored
-    offset: int
-    size: int
-    digest: str = ""
-    round: int = 0
 
 
 @dataclass(slots=True)
@@ -57,6 +44,16 @@ class _Known:
     question: bytearray | None
     edges: bytes
     round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the blocks of a snapshot are going to be. ``places``: of each (None: in a group);
+    ``groups``: numbers of blocks, and the group that has their places once it is packed."""
+
+    places: list[Place | None]
+    groups: list[tuple[list[int], Staged]]
+    tensors: tuple[TensorRef, ...]
 
 
 @dataclass(slots=True)
@@ -97,68 +94,70 @@ class _Learned:
 class Blocks:
     """Takes the blocks of one snapshot after the other. Of one thread, except for `forget`.
 
-    Parameters: ``write`` is given new objects early, where the buffers do not suffice for all: it
-    gives them back, so that a snapshot may be larger than all buffers together.
+    Parameters: ``packer`` knows small blocks; ``write`` is given new objects early, where the
+    buffers do not suffice for all: it gives them back, so that a snapshot may be larger than all
+    buffers together.
     """
 
     def __init__(
-        self, objects: ObjectStore, buffers: Buffers, write: Callable[[list[Stored]], None]
+        self,
+        objects: ObjectStore,
+        buffers: Buffers,
+        packer: Packer,
+        write: Callable[[list[Stored]], None],
     ) -> None:
         self._write = write
+        self._packer = packer
         self._objects = objects
         self._buffers = buffers
         self._watch = WriteWatch()
         self._layout: Layout | None = None
         self._known: dict[tuple[int, int], _Known] = {}
-        self._small: dict[bytes, Place] = {}
         self._learned: dict[Any, _Learned] = {}
         self._round = 0
         self._forget = False
         self._is_first_run = objects.is_new()
+        self._single: list[int] = []
         self._copied: list[Stored] = []
         self._copied_bytes = 0
         buffers.when_short = self._write_early
 
-    def take(self, pieces: list[Piece], kind: str) -> tuple[list[Place], tuple[TensorRef, ...]]:
-        """The place of each block of these pieces, and where these are in the blocks.
+    def take(self, pieces: list[Piece], kind: str) -> Found:
+        """Where the blocks of these pieces are going to be, and these in the blocks.
 
         Parameters: ``kind`` names the boundary without its iterations.
         """
         if self._forget:
             self._forget = False
             self._known.clear()
-            self._small.clear()
             self._learned.clear()
             self._layout = None
         self._round += 1
         self._watch.look()
-        layout = Layout.of(pieces, self._layout)
-        if layout is not self._layout:
-            self._layout = layout
-            self._learn(layout, pieces)
-        places: list[Place | None] = []
+        layout = self._layout_of(pieces)
+        places: list[Place | None] = [None] * len(layout.ranges)
         fresh: dict[str, Stored] = {}
-        small: list[tuple[int, Range, bytes]] = []
         with Copying(self._buffers) as copying:
-            for number, block in enumerate(layout.ranges):
+            for number in self._single:
+                block = layout.ranges[number]
                 if block.device != "cpu":
                     stored = copying.from_device(block, pieces[block.first].value)
                     self._copied.append(stored)
-                    places.append(Place(stored, 0, block.size))
-                elif block.size >= SMALL_BYTES:
-                    places.append(self._large(block, pieces[block.first], kind, fresh))
+                    places[number] = Place(stored, 0, block.size)
                 else:
-                    hashed = xxhash.xxh3_128_digest(block.view)
-                    known = self._small.get(hashed)
-                    if known is None or known.object.stored is False:
-                        small.append((number, block, hashed))
-                        known = None
-                    else:
-                        known.round = self._round
-                    places.append(known)
-        if small:
-            self._pack(small, places)
-        return [place for place in places if place is not None], layout.refs
+                    places[number] = self._large(block, pieces[block.first], kind, fresh)
+        groups = [(group.numbers, self._group(group, kind)) for group in layout.groups]
+        return Found(places, groups, layout.refs)
+
+    def _layout_of(self, pieces: list[Piece]) -> Layout:
+        last = self._layout
+        addresses = last.addresses if last is not None else None
+        layout = self._layout = Layout.of(pieces, last)
+        if layout is not last:
+            self._learn(layout, pieces)
+        if layout.addresses is not addresses:
+            self._prune([layout.ranges[number] for number in self._single])
+        return layout
 
     def copied(self) -> list[Stored]:
         """The copies that were made since this was called, to be written."""
@@ -169,19 +168,46 @@ class Blocks:
         self._write(self.copied())
 
     def _learn(self, layout: Layout, pieces: list[Piece]) -> None:
-        """Find what was learned of each block, and drop what is of no use in this layout."""
+        """Find what was learned of each block of a layout."""
         if self._round == 1:
             _expect_averages(pieces, layout)
-        for block in layout.ranges:
-            if block.size >= SMALL_BYTES:
-                key = pieces[block.first].key, block.size
-                block.learned = self._learned.setdefault(key, _Learned())
-        self._prune(layout.ranges)
+        self._single = []
+        small: dict[bool, list[int]] = {True: [], False: []}
+        for number, block in enumerate(layout.ranges):
+            if block.device == "cpu" and block.size < SMALL_BYTES:
+                small[block.changes].append(number)
+                continue
+            self._single.append(number)
+            key = pieces[block.first].key, block.size
+            block.learned = self._learned.setdefault(key, _Learned())
+        layout.groups = [Group(n, layout.ranges, _Learned()) for n in small.values() if n]
 
-    def add_small(self, hashed: str, name: str, offset: int, size: int) -> None:
-        """Tell of a small block that an earlier run has stored."""
-        place = Place(Stored(name, 0, stored=True), offset, size, hashed)
-        self._small.setdefault(bytes.fromhex(hashed), place)
+    def _group(self, group: Group, kind: str) -> Staged:
+        learned: _Learned = group.learned
+        learned.settle()
+        last = learned.place.object if learned.place is not None else None
+        changes = last is None or learned.changed.get(learned.last, group.changes)
+        stays = not learned.changed.get(kind, kind.endswith("@enter"))
+        digests = group.digests() if stays or not changes else None
+        if changes or digests is None:
+            staged = group.copy_all(self._buffers.take(group.size))
+            if digests is not None:
+                staged.name_by(digests)
+            self._copied.append(staged)
+        else:
+            staged = self._changed_of(group, digests, last)
+        learned.stands(kind, Place(staged, 0, group.size))
+        return staged
+
+    def _changed_of(self, group: Group, digests: list[bytes], last: Stored | None) -> Staged:
+        """A group of which only some blocks are likely to have changed, or none."""
+        if isinstance(last, Staged) and last.stored is not False and last.digests == digests:
+            return last
+        staged, size = group.lacking(digests, self._packer.known)
+        staged.buffer = self._buffers.take(size)
+        group.copy(staged)
+        self._copied.append(staged)
+        return staged
 
     def forget(self) -> None:
         """The store may have lost something: take everything anew. May be called by any thread."""
@@ -262,23 +288,6 @@ class Blocks:
         head = ctypes.string_at(block.address, start - block.address)
         return head + ctypes.string_at(end, block.address + block.size - end)
 
-    def _pack(self, small: list[tuple[int, Range, bytes]], places: list[Place | None]) -> None:
-        """Copy small blocks into one object, equal ones once."""
-        offsets: dict[bytes, int] = {}
-        size = 0
-        for _, block, hashed in small:
-            if hashed not in offsets:
-                offsets[hashed] = size
-                size += -(-block.size // _ALIGNMENT) * _ALIGNMENT
-        buffer = self._buffers.take(size)
-        stored = Stored(None, size, buffer)
-        for number, block, hashed in small:
-            offset = offsets[hashed]
-            ctypes.memmove(buffer.address + offset, block.address, block.size)
-            place = Place(stored, offset, block.size, hashed.hex(), self._round)
-            places[number] = self._small[hashed] = place
-        self._copied.append(stored)
-
     def _prune(self, ranges: list[Range]) -> None:
         """Drop what was not met for long, and what overlaps memory that is used otherwise now."""
         now = {(block.address, block.size) for block in ranges if block.device == "cpu"}
@@ -290,9 +299,6 @@ class Blocks:
                 if stale or _overlaps(memory, current):
                     self._watch.release(*memory)
                     del self._known[memory]
-        if len(self._small) > 4 * len(ranges) + 1000:
-            oldest = self._round - _ROUNDS_KEPT
-            self._small = {h: p for h, p in self._small.items() if p.round >= oldest}
 
 
 def _expect_averages(pieces: list[Piece], layout: Layout) -> None:

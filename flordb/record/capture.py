@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import io
-import pickle
 import random
 import sys
 from collections.abc import Callable
@@ -42,15 +41,15 @@ from flordb.record.trees import State, Taken, Tree, Trees
 class Captured:
     """What a snapshot is to hold; the bytes of its pieces are still those of the program.
 
-    ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``.
-    ``averages``: how many tensors of its size an optimizer is going to keep for a parameter.
+    ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``; it
+    refers to nothing of the program's. ``averages``: how many tensors of its size an optimizer is
+    going to keep for a parameter.
     """
 
-    state: bytes
+    state: dict[str, Any]
     pieces: list[Piece]
     averages: int
     missing: dict[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,10 @@ def capture(
     taking = _Taking(walk, max_bytes, given_up, trees)
     states = taking.anchors()
     bindings = taking.bindings(found)
-    state = pickle.dumps({"anchors": states, "bindings": bindings, "rng": get_states()}, protocol=5)
-    names = tuple(sorted({spell(path) for path in (*found.roots, *found.bound)}))
+    state = {"anchors": states, "bindings": bindings, "rng": get_states()}
     optimizers = [anchor.value for anchor in walk.anchors if anchor.kind == "optimizer"]
     averages = max((_averages(optimizer) for optimizer in optimizers), default=0)
-    return Captured(state, taking.gathered.pieces, averages, taking.missing, names)
+    return Captured(state, taking.gathered.pieces, averages, taking.missing)
 
 
 class _Taking:

@@ -7,6 +7,7 @@ thread of flor's own hashes and writes them: objects first, the manifest last.
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import re
 import sys
@@ -18,15 +19,16 @@ from typing import Any, NamedTuple
 
 from flordb.errors import SnapshotError, warn_in_training
 from flordb.record.adaptive import Adaptive, observed_ratio
-from flordb.record.blocks import SMALL_BYTES, Blocks, Place
+from flordb.record.blocks import SMALL_BYTES, Blocks, Found
 from flordb.record.budget import Budget
-from flordb.record.buffers import Buffers, Stored
+from flordb.record.buffers import Buffer, Buffers, Stored
 from flordb.record.capture import Captured, capture
-from flordb.record.reach import Reach
+from flordb.record.reach import Path, Reach, spell
+from flordb.record.small import Packer, Place, Staged
 from flordb.record.trees import Trees
 from flordb.settings import Settings
 from flordb.store.objects import ObjectStore, digest
-from flordb.store.snapshots import BlockRef, Manifest, SnapshotStore, TensorRef, read_manifest
+from flordb.store.snapshots import BlockRef, Manifest, SnapshotStore, read_manifest
 
 _MOST_WAITING = 16
 _MANIFESTS_REMEMBERED = 4
@@ -51,11 +53,10 @@ class _Taken:
     """A snapshot whose objects are on their way. ``growth``: sizes of what is going to change."""
 
     boundary: str
-    state: bytes
-    places: list[Place]
-    tensors: tuple[TensorRef, ...]
+    state: dict[str, Any]
+    found: Found
     missing: dict[str, str]
-    names: tuple[str, ...]
+    paths: tuple[Path, ...]
     info: dict[str, Any]
     growth: list[int] | None
     held: float
@@ -88,7 +89,8 @@ class Snapshotter:
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
         self._queue: queue.SimpleQueue[Sequence[Stored | _Taken] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MOST_WAITING)
-        self._blocks = Blocks(objects, self._buffers, self._queue.put)
+        self._packer = Packer()
+        self._blocks = Blocks(objects, self._buffers, self._packer, self._queue.put)
         self._budget = Budget(
             objects.folder, chosen.snapshot_budget_bytes, chosen.disk_reserve_bytes
         )
@@ -119,13 +121,18 @@ class Snapshotter:
                 *(self._given_up, self._trees),
             )
             gathered = time.perf_counter()
-            places, tensors = self._blocks.take(captured.pieces, kind_of(boundary))
+            places = self._blocks.take(captured.pieces, kind_of(boundary))
             if "=" not in boundary:
                 self._expect(captured, gathered - began, time.perf_counter() - gathered)
             taken = _Taken(
-                *(boundary, captured.state, places, tensors),
-                *(captured.missing, captured.names, info, self._growth(captured)),
-                time.perf_counter() - began,
+                boundary,
+                captured.state,
+                places,
+                captured.missing,
+                paths=(*found.roots, *found.bound),
+                info=info,
+                growth=self._growth(captured),
+                held=time.perf_counter() - began,
             )
         finally:
             self._trees.release()
@@ -156,12 +163,15 @@ class Snapshotter:
 
     def _growth(self, captured: Captured) -> list[int] | None:
         """The first time: sizes of what the training is going to change, with the gradients, and
-        what the optimizers keep for each parameter."""
+        what the optimizers keep for each parameter; of what is small, all together."""
         if self._prepared or not captured.pieces:
             return None
         self._prepared = True
-        sizes = [p.extent for p in captured.pieces if p.trains and p.extent >= SMALL_BYTES]
-        return sizes * (2 + captured.averages)
+        trains = [piece.extent for piece in captured.pieces if piece.trains]
+        copies = 2 + captured.averages
+        large = [size for size in trains if size >= SMALL_BYTES]
+        small = sum(size for size in trains if size < SMALL_BYTES)
+        return large * copies + [small * copies] * bool(small)
 
     # Behind the training.
 
@@ -172,7 +182,7 @@ class Snapshotter:
             for work in works:
                 began = time.perf_counter()
                 if isinstance(work, Stored):
-                    self._write(work)
+                    self._put(work)
                     self._seconds += time.perf_counter() - began
                 else:
                     self._finish(work, began)
@@ -182,19 +192,36 @@ class Snapshotter:
         try:
             self._save(taken, began)
         except _Shared:
-            self._blocks.forget()
+            self._forget()
         except Exception as error:  # a snapshot that fails must not end the training
-            self._blocks.forget()
+            self._forget()
             self._warn(taken.boundary, error)
         self._written, self._seconds, self._failure = 0, 0.0, None
         self._room.release()
         if taken.growth is not None:
             self._buffers.prepare(taken.growth)
 
-    def _write(self, stored: Stored) -> None:
-        """Write an object. A failure is kept for the snapshot that it belongs to."""
-        buffer = stored.buffer
+    def _forget(self) -> None:
+        self._packer.known.clear()
+        self._blocks.forget()
+
+    def _put(self, work: Stored) -> None:
+        """Write an object, or what is new of a group."""
+        buffer = work.buffer
         assert buffer is not None
+        if isinstance(work, Staged):
+            packed = self._packer.pack(work)
+            work.buffer = None
+            if packed is not None:
+                self._write(packed, buffer)
+            work.stored = packed is None or packed.stored
+        else:
+            work.buffer = None
+            self._write(work, buffer)
+        self._buffers.give_back(buffer)
+
+    def _write(self, stored: Stored, buffer: Buffer) -> None:
+        """Write an object. A failure is kept for the snapshot that it belongs to."""
         try:
             if stored.ready is not None:
                 stored.ready.synchronize()
@@ -206,17 +233,17 @@ class Snapshotter:
         except Exception as error:
             stored.stored = False
             self._failure = error
-        stored.buffer = None
-        self._buffers.give_back(buffer)
 
     def _save(self, taken: _Taken, began: float) -> None:
         if self._failure is not None:
             raise self._failure
-        state = digest(taken.state)
-        self._written += self._objects.put(state, taken.state)
+        data = pickle.dumps(taken.state, protocol=5)
+        state = digest(data)
+        self._written += self._objects.put(state, data)
+        names = tuple(sorted(set(map(spell, taken.paths))))
         manifest = Manifest(
-            *(taken.boundary, state, tuple(map(_block, taken.places)), taken.tensors),
-            *(taken.missing, taken.names, taken.info, round(taken.held, 6)),
+            *(taken.boundary, state, tuple(map(_block, _places(taken.found))), taken.found.tensors),
+            *(taken.missing, names, taken.info, round(taken.held, 6)),
         )
         lacking = self._objects.lacks(sorted(manifest.objects))
         if lacking:
@@ -245,7 +272,7 @@ class Snapshotter:
     def _remember_of(self, manifest: Manifest) -> None:
         for block in manifest.blocks:
             if block.digest and block.object in self._objects:
-                self._blocks.add_small(block.digest, block.object, block.offset, block.size)
+                self._packer.add(block.digest, block.object, block.offset, block.size)
 
     def _warn(self, boundary: str, error: Exception) -> None:
         what = type(error).__name__
@@ -269,7 +296,15 @@ def cores_short() -> bool:
     return bool(busy >= cores)
 
 
-def _block(place: Place) -> BlockRef:
-    if place.object.name is None or place.object.stored is False:
+def _places(found: Found) -> list[Place | None]:
+    places = list(found.places)
+    for numbers, group in found.groups:
+        for number, place in zip(numbers, group.places, strict=True):
+            places[number] = place
+    return places
+
+
+def _block(place: Place | None) -> BlockRef:
+    if place is None or place.object.name is None or place.object.stored is False:
         raise _Shared("an object that it shares with an earlier one could not be written")
     return BlockRef(place.object.name, place.offset, place.size, place.digest)

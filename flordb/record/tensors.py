@@ -11,6 +11,7 @@ import ctypes
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from flordb.store.snapshots import TensorRef
@@ -37,6 +38,14 @@ class Piece:
     offset: int = 0
     trains: bool = False
     changes: bool = False
+    _form: tuple[Any, ...] | None = None
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """All of it but its bytes and their address."""
+        if self._form is None:
+            self._form = (self.extent, self.strides, self.shape, self.dtype, self.kind, self.device)
+        return self._form
 
 
 @dataclass(slots=True)
@@ -62,29 +71,52 @@ class Range:
             self._view = (ctypes.c_char * self.size).from_address(self.address)
         return self._view
 
+    def move(self, address: int) -> None:
+        self.address, self._view = address, None
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Layout:
-    """The blocks that hold the pieces of a snapshot, and where in them these are."""
+    """The blocks that hold the pieces of a snapshot, in the order of these, and where in them the
+    pieces are. ``groups``: the small blocks (`small`)."""
 
     ranges: list[Range]
     refs: tuple[TensorRef, ...]
-    _key: list[Any]
+    forms: list[tuple[Any, ...]]
+    addresses: list[int]
+    is_repeatable: bool
+    is_disjoint: bool
+    groups: Any = None
 
     @classmethod
     def of(cls, pieces: list[Piece], last: Layout | None) -> Layout:
-        """The layout of these pieces, which is the ``last`` one if they are where they were."""
-        key: list[Any] = [
-            (p.address, p.extent, p.strides, p.shape, p.dtype, p.kind, p.device, p.changes)
-            for p in pieces
-        ]
-        if last is not None and last._key == key:
+        """The layout of these pieces, which is the ``last`` one if they are what they were and lie
+        where they lay, or elsewhere but still apart."""
+        forms = [piece.form for piece in pieces]
+        addresses = [piece.address for piece in pieces]
+        same = last is not None and last.is_repeatable and forms == last.forms
+        if last is not None and same and (addresses == last.addresses or last._move(addresses)):
             return last
-        before = [piece.address for piece in pieces]
         ranges = _ranges_of(pieces)
-        if [piece.address for piece in pieces] != before:
-            key = [None]  # some were copied together, and will be elsewhere the next time
-        return cls(ranges, tuple(map(_ref, pieces)), key)
+        # What was copied together will be elsewhere the next time.
+        is_repeatable = [piece.address for piece in pieces] == addresses
+        is_disjoint = len(ranges) == sum(piece.extent > 0 for piece in pieces)
+        refs = tuple(map(_ref, pieces))
+        return cls(ranges, refs, forms, addresses, is_repeatable, is_disjoint)
+
+    def _move(self, addresses: list[int]) -> bool:
+        """Let the blocks lie elsewhere, one for each piece as before. False: they overlap there."""
+        if not self.is_disjoint:
+            return False
+        spans = sorted((block.device, addresses[block.first], block.size) for block in self.ranges)
+        for (device, start, size), (other, following, _) in pairwise(spans):
+            if following < start + size and device == other:
+                return False
+        for block in self.ranges:
+            if block.address != addresses[block.first]:
+                block.move(addresses[block.first])
+        self.addresses = addresses
+        return True
 
 
 def _ref(piece: Piece) -> TensorRef:
@@ -155,8 +187,12 @@ def _ranges_of(pieces: list[Piece]) -> list[Range]:
         if piece.extent:
             (gappy if has_gaps(piece) else whole).append(number)
     ranges = _merge(pieces, whole)
-    if not gappy:
-        return ranges
+    if gappy:
+        _add_gappy(pieces, gappy, ranges)
+    return _in_order(pieces, ranges)
+
+
+def _add_gappy(pieces: list[Piece], gappy: list[int], ranges: list[Range]) -> None:
     starts = [(r.device, r.address) for r in ranges]
     for number in gappy:
         piece = pieces[number]
@@ -167,7 +203,15 @@ def _ranges_of(pieces: list[Piece]) -> list[Range]:
             _compact(piece)
             piece.block = len(ranges)
             ranges.append(_range(piece, number))
-    return ranges
+
+
+def _in_order(pieces: list[Piece], ranges: list[Range]) -> list[Range]:
+    """The blocks by the numbers of their first pieces, which do not change where memory moves."""
+    order = sorted(range(len(ranges)), key=lambda at: ranges[at].first)
+    numbers = {old: new for new, old in enumerate(order)}
+    for piece in pieces:
+        piece.block = numbers.get(piece.block, -1)
+    return [ranges[at] for at in order]
 
 
 def _merge(pieces: list[Piece], whole: list[int]) -> list[Range]:

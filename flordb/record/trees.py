@@ -68,6 +68,8 @@ class _TensorPart:
 
     def verify(self, tensor: Any, objects: list[Any], tensors: list[Any]) -> None:
         """Append its tensors, still to be verified. Raises Unfit, AttributeError."""
+        if tensor.is_leaf is not self._is_leaf:
+            raise Unfit  # asking it for its gradient would be a warning
         tensors.append(tensor)
         grad = tensor.grad if self._is_leaf else None
         if grad is not None:

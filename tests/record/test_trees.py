@@ -129,6 +129,7 @@ def _held(kept: Kept, boundary: str) -> Any:
     return state, manifest.tensors, blocks, manifest.missing, manifest.names
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("guards", [True, False], ids=["guards", "one by one"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_known_of_a_model_leads_to_no_other_snapshot(
