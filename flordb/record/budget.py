@@ -55,6 +55,14 @@ class Budget:
                 "makes some",
             )
 
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` bytes can be written. May be asked by any thread."""
+        try:
+            self.reserve(size)
+        except OSError:
+            return False
+        return True
+
     def wrote(self, size: int) -> None:
         """Bytes were added. Starts ``flordb gc`` where the store exceeds its budget."""
         if self._collector is not None:

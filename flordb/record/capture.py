@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import io
+import pickle
 import random
 import sys
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from flordb.record.reach import Path, Reach, spell
 from flordb.record.rng import get_states
 from flordb.record.tensors import Piece, piece_of
 from flordb.record.trees import State, Taken, Tree, Trees
+
+_NUMBERS = frozenset((type(None), bool, int, float))
 
 
 @dataclass
@@ -108,7 +111,11 @@ class _Taking:
         bindings: list[tuple[Path, bytes]] = []
         for path in sorted(found.bound, key=repr):
             if path in found.roots:
-                data = self._attempt(Anchor("binding", path, found.roots[path]), self._max_bytes)
+                value = found.roots[path]
+                if type(value) in _NUMBERS:
+                    bindings.append((path, pickle.dumps(value, protocol=5)))
+                    continue
+                data = self._attempt(Anchor("binding", path, value), self._max_bytes)
                 if data is not None:
                     bindings.append((path, data))
         return bindings

@@ -303,14 +303,15 @@ class Recorder:
         began = time.perf_counter()
         try:
             found = reach(frame, uses, self._checkpoint, self._is_project)
-            self._snapshotter.take(boundary, found, info)
+            taken = self._snapshotter.take(boundary, found, info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
             return
         seconds = time.perf_counter() - began
         if context.parent is not None:
             self._adaptive.held_up(seconds)
-        self._note(context, {"k": "snap", "at": boundary, "s": round(seconds, 6)})
+        if taken:
+            self._note(context, {"k": "snap", "at": boundary, "s": round(seconds, 6)})
 
     def _saved(self, saved: Saved) -> None:
         if cores_short():

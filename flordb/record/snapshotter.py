@@ -6,6 +6,7 @@ thread of flor's own hashes and writes them: objects first, the manifest last.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import queue
@@ -99,18 +100,24 @@ class Snapshotter:
         self.expected = 0.0
         """Seconds that the snapshots of an iteration may take, by the last snapshot."""
         # Of the snapshot that is being written.
+        self._wanted = 0
         self._written = 0
         self._seconds = 0.0
         self._failure: Exception | None = None
+        self._lacking = 0
         self._cpu_before = 0.0
         self._thread = threading.Thread(target=self._run, name="flordb-snapshots", daemon=True)
         self._thread.start()
 
-    def take(self, boundary: str, found: Reach, info: dict[str, Any]) -> None:
+    def take(self, boundary: str, found: Reach, info: dict[str, Any]) -> bool:
         """Take a snapshot of what was found; it is stored when ``saved`` is called.
 
         Waits where too many snapshots, or copies of too many bytes, are on their way to the disk.
+        Returns False, and takes none, while the disk has no room for the bytes that it lacked last.
         """
+        if self._lacking and not self._budget.has_room(self._lacking):
+            return False
+        self._lacking = 0
         self._room.acquire()
         began = time.perf_counter()
         taken = None
@@ -142,6 +149,7 @@ class Snapshotter:
             else:
                 works.append(taken)
             self._queue.put(works)
+        return True
 
     def _expect(self, captured: Captured, gathering: float, copying: float) -> None:
         """Estimate an iteration's snapshots (two: of its loop and its own) from one outside.
@@ -196,7 +204,9 @@ class Snapshotter:
         except Exception as error:  # a snapshot that fails must not end the training
             self._forget()
             self._warn(taken.boundary, error)
-        self._written, self._seconds, self._failure = 0, 0.0, None
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                self._lacking = self._wanted
+        self._wanted, self._written, self._seconds, self._failure = 0, 0, 0.0, None
         self._room.release()
         if taken.growth is not None:
             self._buffers.prepare(taken.growth)
@@ -227,6 +237,7 @@ class Snapshotter:
                 stored.ready.synchronize()
             if stored.name is None:
                 stored.name = digest(buffer.view)
+            self._wanted += stored.size
             self._budget.reserve(stored.size)
             self._written += self._objects.put_aligned(stored.name, buffer.memory, stored.size)
             stored.stored = True

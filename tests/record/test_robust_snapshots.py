@@ -107,6 +107,9 @@ def test_snapshots_stop_before_the_disk_is_full_and_go_on_when_there_is_room(san
         store, kept = SnapshotStore(folder), ObjectStore(objects)
         assert store.has("epoch=10@end", kept)
         assert "epoch=7@end" not in store.boundaries()
+        captured = {line["at"] for line in sandbox.lines() if line["k"] == "snap"}
+        assert "epoch=7@end" not in captured  # it is not even captured
+        assert "epoch=10@end" in captured
 
 
 def test_store_that_can_only_be_read_costs_snapshots_and_nothing_else(sandbox) -> None:
