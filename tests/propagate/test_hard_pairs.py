@@ -879,6 +879,39 @@ PAIRS = [
         """,
         why="it may as well stand in another block",
     ),
+    Pair(
+        "the old code goes on with what all came before it",
+        """
+        parser = Parser()
+        parser.add("epochs")
+        parser.add("device")
+        args = parser.parse()  # <-
+        """,
+        """
+        parser = Parser()
+        parser.add("epochs")
+        flor.log("options", parser.count())
+        args = parser.parse()
+        """,
+    ),
+    Pair(
+        "its branch is new and the old code has another one there",
+        """
+        for step, batch in enumerate(loader):
+            loss = train(batch)
+            report(step, loss)
+            if verbose:
+                show(loss)
+        """,
+        """
+        for step, batch in enumerate(loader):
+            loss = train(batch)
+            if step % interval == 0:
+                report(step, loss)
+                flor.log("loss", loss.item())
+        """,
+        why="may mean the branch of line",
+    ),
 ]
 
 

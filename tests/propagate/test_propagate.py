@@ -518,3 +518,33 @@ def test_a_new_block_does_not_matter_between_statements_that_are_the_same() -> N
     answer = propagate_source(old.format(""), new, 4)
     assert isinstance(answer, Patch), answer
     assert answer.files["source.py"] == old.format("print(opt.state)\n")
+
+
+def test_at_the_end_of_a_new_branch_a_log_is_placed_and_what_acts_is_refused() -> None:
+    old = code(
+        """
+        import flordb as flor
+        from parts import loader, optimizer, train
+        for batch in loader:
+            loss = train(batch)
+            optimizer.step()
+        """
+    )
+    new = code(
+        """
+        import flordb as flor
+        from parts import loader, optimizer, train
+        for batch in loader:
+            loss = train(batch)
+            if batch.last:
+                optimizer.step()
+                {}
+        """
+    )
+    looks, acts = 'flor.log("rate", optimizer.rate)', "optimizer.zero_grad()"
+    answer = propagate_source(old, new.format(looks), 7)
+    assert isinstance(answer, Patch), answer
+    assert answer.files["source.py"] == old + f"    {looks}\n"
+    answer = propagate_source(old, new.format(acts), 7)
+    assert isinstance(answer, Refusal)
+    assert "it is the last in `if batch.last:`" in answer.reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import line_of_slot
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
@@ -21,13 +22,17 @@ _SAME = 0.8
 """From this likeness on, two statements are taken for the same one."""
 
 
-def no_doubt(unit: Unit, place: Place, index: int, places: Sequence[Place], placer: Placer) -> None:
+def no_doubt(
+    draft: Draft, place: Place, index: int, places: Sequence[Place], placer: Placer
+) -> None:
     """Check that the witnesses leave one place. Raises Refused.
 
     Parameters: ``place`` and ``index``, the slot; ``places``, all candidates, the best first.
     """
+    unit = draft.unit
     _beside_neighbours(unit, place, placer)
     _beside_calls(unit, place, index, placer)
+    _in_new_branch(draft, place, index, placer.matching)
     where = f"line {line_of_slot(place.block, index)} of {place.block.owner.source.path}"
     if any(w.near and (w.index < index) != w.before for w in place.witnesses):
         raise Refused(f"the statements round it stand in another order at {where}")
@@ -108,6 +113,33 @@ def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
                     f"the statement {side} it is inside the block of line {owner.lineno} of "
                     f"{owner.source.path}, and it may be too"
                 )
+
+
+def _in_new_branch(draft: Draft, place: Place, index: int, matching: Matching) -> None:
+    """Check that a statement of a branch that only the newer version has is sure of its block.
+
+    It is not where the older version goes on with a branch of its own, which may be the same. Nor
+    where both blocks end, so that nothing behind it speaks, unless it only looks: what acts may
+    have come earlier.
+    """
+    unit, block = draft.unit, place.block
+    owner = unit.parent
+    assert unit.block is not None
+    if owner is None or owner.kind != "If" or owner in matching.to_old:
+        return
+    header = f"`{owner.source.lines[owner.lineno - 1].strip()}`"
+    if index == len(block.units):
+        if draft.changed and unit.index == len(unit.block.units) - 1 > 0:
+            raise Refused(
+                f"it is the last in {header}, which only the newer version has, and nothing "
+                f"follows it in the block of line {block.units[-1].lineno} of "
+                f"{block.owner.source.path}"
+            )
+    elif block.units[index].kind == "If" and block.units[index] not in matching.to_new:
+        raise Refused(
+            f"only the newer version has {header}, and the older one may mean the branch of line "
+            f"{block.units[index].lineno} of {block.owner.source.path}"
+        )
 
 
 def _beside_calls(unit: Unit, place: Place, index: int, placer: Placer) -> None:

@@ -14,7 +14,7 @@ from flordb.replay.propagate.effects import effect_of
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import BUILTINS, binds, reads
+from flordb.replay.propagate.names import BUILTINS, binds, changes, reads
 from flordb.replay.propagate.place import Place
 from flordb.replay.propagate.statement import Statement
 from flordb.replay.propagate.units import Block, Unit
@@ -42,6 +42,11 @@ class Draft:
             read -= binds(self.node)
         taken = {n for n in read & BUILTINS if any(n in binds(u.node) for u in self._scope())}
         return (read - BUILTINS) | taken
+
+    @property
+    def changed(self) -> set[str]:
+        """The names whose value it may change: none for a log, which only looks."""
+        return set() if self.statement.logs else changes(self.node)
 
     def _scope(self) -> list[Unit]:
         """The statements among which a built-in name may get another meaning."""

@@ -17,7 +17,7 @@ from flordb.replay.propagate.edit import Edit, line_of_slot
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import binds, changes, parameters
+from flordb.replay.propagate.names import binds, parameters
 from flordb.replay.propagate.needs import Needs, missing
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.rename import Renames
@@ -159,8 +159,7 @@ def _touch(draft: Draft) -> Touch:
         if isinstance(unit.node, (ast.Import, ast.ImportFrom))
         for name in binds(unit.node)
     }
-    changed = set() if draft.statement.logs else changes(draft.node)
-    return Touch(frozenset(draft.names - fixed), frozenset(changed - fixed))
+    return Touch(frozenset(draft.names - fixed), frozenset(draft.changed - fixed))
 
 
 def _is_variable(name: str, unit: Unit) -> bool:

@@ -114,9 +114,27 @@ def _is_told_by_its_definition(before: Witness, touch: Touch, between: Sequence[
 
 
 def _says_it_too(unit: Unit, witness: Witness, matching: Matching) -> bool:
-    """Whether a statement that only X has is as like to the witness as its counterpart is."""
+    """Whether a statement that only X has says what the witness, right before the site, says.
+
+    It is as like to the witness as its counterpart is, or it is one more of the calls that all
+    stand before the site in the newer version: the site is where what they build is done.
+    """
     likeness = matching.likeness(witness.unit, witness.block.units[witness.index])
-    return likeness < 1.0 and matching.likeness(witness.unit, unit) >= likeness
+    if likeness < 1.0 and matching.likeness(witness.unit, unit) >= likeness:
+        return True
+    called, block = _called(witness.unit), witness.unit.block
+    if called is None or called != _called(unit) or block is None:
+        return False
+    return not any(called == _called(other) for other in block.units[witness.unit.index + 1 :])
+
+
+def _called(unit: Unit) -> str | None:
+    """What a statement that is nothing but a call of a method calls, as text."""
+    node = unit.node
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return None
+    called = node.value.func
+    return ast.unparse(called) if isinstance(called, ast.Attribute) else None
 
 
 def _nearest(place: Place, before: bool) -> Witness | None:
