@@ -895,13 +895,13 @@ PAIRS = [
         """,
     ),
     Pair(
-        "its branch is new and the old code has another one there",
+        "the old code goes on with a branch that may hold it",
         """
         for step, batch in enumerate(loader):
             loss = train(batch)
             report(step, loss)
             if verbose:
-                show(loss)
+                record(loss.item())
         """,
         """
         for step, batch in enumerate(loader):
@@ -910,7 +910,7 @@ PAIRS = [
                 report(step, loss)
                 flor.log("loss", loss.item())
         """,
-        why="may mean the branch of line",
+        why="the statement may belong in it",
     ),
 ]
 

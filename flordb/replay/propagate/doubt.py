@@ -13,13 +13,16 @@ from flordb.replay.propagate.edit import line_of_slot
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.place import Place, Placer
-from flordb.replay.propagate.units import Unit
+from flordb.replay.propagate.units import DEFINITIONS, Unit
 
 _CLOSE = 0.5
 """A block that is spoken for more than this share of the best one's weight is a rival."""
 
 _SAME = 0.8
 """From this likeness on, two statements are taken for the same one."""
+
+_FORM = 0.2
+"""From this likeness on, a statement may be another form of one."""
 
 
 def no_doubt(
@@ -32,11 +35,13 @@ def no_doubt(
     unit = draft.unit
     _beside_neighbours(unit, place, placer)
     _beside_calls(unit, place, index, placer)
-    _in_new_branch(draft, place, index, placer.matching)
+    _last_in_new_branch(draft, place, index, placer.matching)
     where = f"line {line_of_slot(place.block, index)} of {place.block.owner.source.path}"
     if any(w.near and (w.index < index) != w.before for w in place.witnesses):
         raise Refused(f"the statements round it stand in another order at {where}")
     before, after = (_side(unit, before, place, index, placer.matching) for before in (True, False))
+    if after is not _Side.HERE:
+        _beside_another_form(unit, place, index, placer.matching)
     owner, holder = _owner(unit, placer.matching), _owner_of(place, placer.matching)
     if owner is holder:
         rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
@@ -115,31 +120,37 @@ def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
                 )
 
 
-def _in_new_branch(draft: Draft, place: Place, index: int, matching: Matching) -> None:
-    """Check that a statement of a branch that only the newer version has is sure of its block.
+def _last_in_new_branch(draft: Draft, place: Place, index: int, matching: Matching) -> None:
+    """Check that what acts is not at the ends of two blocks, a new branch and X's block.
 
-    It is not where the older version goes on with a branch of its own, which may be the same. Nor
-    where both blocks end, so that nothing behind it speaks, unless it only looks: what acts may
-    have come earlier.
+    Nothing behind it speaks there. A log only looks, but what acts may have come earlier in X.
     """
-    unit, block = draft.unit, place.block
-    owner = unit.parent
-    assert unit.block is not None
-    if owner is None or owner.kind != "If" or owner in matching.to_old:
+    unit, block, owner = draft.unit, place.block, draft.unit.parent
+    if owner is None or owner.kind != "If" or owner in matching.to_old or not draft.changed:
         return
-    header = f"`{owner.source.lines[owner.lineno - 1].strip()}`"
-    if index == len(block.units):
-        if draft.changed and unit.index == len(unit.block.units) - 1 > 0:
-            raise Refused(
-                f"it is the last in {header}, which only the newer version has, and nothing "
-                f"follows it in the block of line {block.units[-1].lineno} of "
-                f"{block.owner.source.path}"
-            )
-    elif block.units[index].kind == "If" and block.units[index] not in matching.to_new:
+    assert unit.block is not None
+    if index == len(block.units) and unit.index == len(unit.block.units) - 1 > 0:
         raise Refused(
-            f"only the newer version has {header}, and the older one may mean the branch of line "
-            f"{block.units[index].lineno} of {block.owner.source.path}"
+            f"it is the last in `{owner.source.lines[owner.lineno - 1].strip()}`, which only the "
+            f"newer version has, and nothing follows it behind line {block.units[-1].lineno} of "
+            f"{block.owner.source.path}"
         )
+
+
+def _beside_another_form(unit: Unit, place: Place, index: int, matching: Matching) -> None:
+    """Check that X does not go on with a block of its own that has something like the statement.
+
+    Where what follows the statement is new, it may have stood in there.
+    """
+    beside = place.block.units[index] if index < len(place.block.units) else None
+    if beside is None or beside in matching.to_new or isinstance(beside.node, DEFINITIONS):
+        return
+    for inner in beside.inside():
+        if matching.likeness(unit, inner) > _FORM:
+            raise Refused(
+                f"the older version goes on with a block that the newer one lacks, and the "
+                f"statement may belong in it, at line {inner.lineno} of {inner.source.path}"
+            )
 
 
 def _beside_calls(unit: Unit, place: Place, index: int, placer: Placer) -> None:

@@ -16,7 +16,7 @@ from flordb.replay.propagate.calls import single_call
 from flordb.replay.propagate.comments import beside
 from flordb.replay.propagate.leftover import narrowed, only_new
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
+from flordb.replay.propagate.units import DEFINITIONS, FUNCTIONS, Block, Source, Unit
 
 _FAR = 12
 """Neighbours further away than this say nothing."""
@@ -24,11 +24,10 @@ _SHARE = 0.5
 """How loud a neighbour speaks compared with the next nearer one."""
 _OWNER = 0.3
 """How loud the statement round the site speaks."""
-_NO_PLACE = (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)
+_NO_PLACE = (*DEFINITIONS, ast.Import, ast.ImportFrom)
 """Statements that stand where they stand for order's sake, not for what is round them."""
 _OUTWARDS = 0.25
 """How loud a neighbour speaks of the next block outwards."""
-_DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 _COMMENT = 0.5
 """How loud a comment beside the statement speaks."""
 
@@ -128,7 +127,7 @@ class Placer:
 
     def _from_inside(self, neighbour: Unit, before: bool, weight: float) -> Iterator[Witness]:
         """A neighbour that the older version lacks may hold statements that it has."""
-        if isinstance(neighbour.node, _DEFINITIONS):
+        if isinstance(neighbour.node, DEFINITIONS):
             return
         inside = list(neighbour.inside())
         for unit in reversed(inside) if before else inside:
@@ -175,7 +174,7 @@ class Placer:
 def _round(unit: Unit, other: Unit, before: bool, weight: float) -> Iterator[Witness]:
     """What a neighbour says, more quietly, of the blocks round the one that it stands in."""
     for owner in other.above():
-        if owner.block is None or isinstance(owner.node, _DEFINITIONS):
+        if owner.block is None or isinstance(owner.node, DEFINITIONS):
             return
         weight *= _OUTWARDS
         yield Witness(unit, owner.block, owner.index, before, weight, False)

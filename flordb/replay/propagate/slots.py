@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.names import binds, changes, outside, stores
 from flordb.replay.propagate.place import Place, Witness
-from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Unit
+from flordb.replay.propagate.units import DEFINITIONS, LOOPS, Block, Unit
 
 _LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 _SURE = 0.9
@@ -148,7 +148,7 @@ def _is_import(unit: Unit) -> bool:
 
 def _may_leave(unit: Unit) -> bool:
     """Whether the code behind a statement may be skipped: a `continue`, `break` or `return`."""
-    if isinstance(unit.node, (*FUNCTIONS, ast.ClassDef)):
+    if isinstance(unit.node, DEFINITIONS):
         return False
     own = (ast.Return,) if isinstance(unit.node, LOOPS) else (ast.Return, ast.Continue, ast.Break)
     inner = (child for block in unit.blocks for child in block.units)

@@ -18,6 +18,7 @@ from flordb.replay.propagate.flor import FlorNames, flor_names
 from flordb.replay.propagate.tokens import shape_of, words_of
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 Words = tuple[str, ...]
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
