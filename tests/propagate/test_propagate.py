@@ -524,7 +524,8 @@ def test_at_the_end_of_a_new_branch_a_log_is_placed_and_what_acts_is_refused() -
     old = code(
         """
         import flordb as flor
-        from parts import loader, optimizer, train
+        from parts import build, loader, train
+        optimizer = build()
         for batch in loader:
             loss = train(batch)
             optimizer.step()
@@ -533,7 +534,8 @@ def test_at_the_end_of_a_new_branch_a_log_is_placed_and_what_acts_is_refused() -
     new = code(
         """
         import flordb as flor
-        from parts import loader, optimizer, train
+        from parts import build, loader, train
+        optimizer = build()
         for batch in loader:
             loss = train(batch)
             if batch.last:
@@ -542,9 +544,9 @@ def test_at_the_end_of_a_new_branch_a_log_is_placed_and_what_acts_is_refused() -
         """
     )
     looks, acts = 'flor.log("rate", optimizer.rate)', "optimizer.zero_grad()"
-    answer = propagate_source(old, new.format(looks), 7)
+    answer = propagate_source(old, new.format(looks), 8)
     assert isinstance(answer, Patch), answer
     assert answer.files["source.py"] == old + f"    {looks}\n"
-    answer = propagate_source(old, new.format(acts), 7)
+    answer = propagate_source(old, new.format(acts), 8)
     assert isinstance(answer, Refusal)
     assert "it is the last in `if batch.last:`" in answer.reason

@@ -10,6 +10,8 @@ from enum import Enum
 
 from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import line_of_slot
+from flordb.replay.propagate.fit import Fit
+from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.place import Place, Placer
@@ -25,32 +27,34 @@ _FORM = 0.2
 """From this likeness on, a statement may be another form of one."""
 
 
-def no_doubt(
-    draft: Draft, place: Place, index: int, places: Sequence[Place], placer: Placer
-) -> None:
+def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], placer: Placer) -> None:
     """Check that the witnesses leave one place. Raises Refused.
 
-    Parameters: ``place`` and ``index``, the slot; ``places``, all candidates, the best first.
+    Parameters: ``place`` and ``fit``, the slot; ``places``, all candidates, the best first.
     """
-    unit = draft.unit
+    unit, block, index, matching = draft.unit, place.block, fit.index, placer.matching
     _beside_neighbours(unit, place, placer)
     _beside_calls(unit, place, index, placer)
-    _last_in_new_branch(draft, place, index, placer.matching)
-    where = f"line {line_of_slot(place.block, index)} of {place.block.owner.source.path}"
+    _last_in_new_branch(draft, place, index, matching)
+    before, after = (_side(unit, before, place, index, matching) for before in (True, False))
+    if after is not _Side.HERE:
+        _beside_another_form(unit, place, index, matching)
+    where = f"line {line_of_slot(block, index)} of {block.owner.source.path}"
+    owner, holder = _owner(unit, matching), _owner_of(place, matching)
+    rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
+    if owner is holder and rival and after is _Side.NEW:
+        raise Refused(f"it may as well stand in another block than that of {where}")
+    opinion = lined_up(unit, block, index, matching)
+    if before is _Side.NEW and after is _Side.HERE and opinion is Opinion.ELSEWHERE:
+        raise Refused(f"what follows it stands at {where}, and the text before it does not")
+    if opinion is Opinion.HERE:
+        return
     if any(w.near and (w.index < index) != w.before for w in place.witnesses):
         raise Refused(f"the statements round it stand in another order at {where}")
-    before, after = (_side(unit, before, place, index, placer.matching) for before in (True, False))
-    if after is not _Side.HERE:
-        _beside_another_form(unit, place, index, placer.matching)
-    owner, holder = _owner(unit, placer.matching), _owner_of(place, placer.matching)
-    if owner is holder:
-        rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
-        if rival and after is _Side.NEW:
-            raise Refused(f"it may as well stand in another block than that of {where}")
     # What follows alone does not tell a block: it may have stood behind the end of that block.
-    elif (before is _Side.NEW and after is _Side.HERE) or (
-        owner is None and after is _Side.NEW and before in (_Side.NEW, _Side.NONE)
-    ):
+    follows = before is _Side.NEW and after is _Side.HERE
+    none = owner is None and after is _Side.NEW and before in (_Side.NEW, _Side.NONE)
+    if owner is not holder and (follows or none):
         raise Refused(
             f"the older version has another block at {where}, and not the statement before it there"
         )

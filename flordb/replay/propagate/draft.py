@@ -44,9 +44,20 @@ class Draft:
         return (read - BUILTINS) | taken
 
     @property
+    def variables(self) -> set[str]:
+        """The names that it reads and that no import binds."""
+        return self.names - self._imported
+
+    @property
     def changed(self) -> set[str]:
         """The names whose value it may change: none for a log, which only looks."""
-        return set() if self.statement.logs else changes(self.node)
+        return set() if self.statement.logs else changes(self.node) - self._imported
+
+    @property
+    def _imported(self) -> set[str]:
+        units = self.unit.source.units
+        imports = (u.node for u in units if isinstance(u.node, (ast.Import, ast.ImportFrom)))
+        return {name for node in imports for name in binds(node)}
 
     def _scope(self) -> list[Unit]:
         """The statements among which a built-in name may get another meaning."""

@@ -49,7 +49,7 @@ class Fitter:
             same_loops(draft.unit, place, placer.matching)
         renames = Renames(placer.matching, draft.unit, place.block)
         guess = {name: renames.old_name(name) or name for name in draft.names}
-        mine = _touch(draft)
+        mine = Touch(frozenset(draft.variables), frozenset(draft.changed))
         touch = Touch(
             frozenset(guess.get(name, name) for name in mine.reads),
             frozenset(guess.get(name, name) for name in mine.changes),
@@ -149,17 +149,6 @@ def _reaches_uses(draft: Draft, fit: Fit) -> bool:
         return before_uses(_bound(draft, fit), fit.block, fit.index) == (fit.block, fit.index)
     except Refused:
         return False
-
-
-def _touch(draft: Draft) -> Touch:
-    """What a draft reads and changes in the newer version, imported names left out."""
-    fixed = {
-        name
-        for unit in draft.unit.source.units
-        if isinstance(unit.node, (ast.Import, ast.ImportFrom))
-        for name in binds(unit.node)
-    }
-    return Touch(frozenset(draft.names - fixed), frozenset(draft.changed - fixed))
 
 
 def _is_variable(name: str, unit: Unit) -> bool:

@@ -50,7 +50,7 @@ class Matching:
         self.to_old: dict[Unit, Unit] = {}
         self.to_new: dict[Unit, Unit] = {}
         self.sure: dict[Unit, float] = {}
-        self._hidden = frozenset(hidden)
+        self.hidden = frozenset(hidden)
         self._aligned: dict[tuple[Block, Block], int] = {}
         self._known: dict[tuple[int, int], float] = {}
         self.moved_out = _moved_out(new, old) | _moved_out(old, new)
@@ -130,7 +130,7 @@ class Matching:
 
     def _fill(self, new: Sequence[Unit], old: Sequence[Unit]) -> None:
         """Match free statements in order, so that together they are most alike."""
-        new = [u for u in new if u not in self.to_old and u not in self._hidden]
+        new = [u for u in new if u not in self.to_old and u not in self.hidden]
         old = [u for u in old if u not in self.to_new]
         while new and old and new[0].words == old[0].words and self._settle(new[0], old[0]):
             new, old = new[1:], old[1:]
@@ -252,7 +252,7 @@ class Matching:
 
     def _pair_by_likeness(self, new: Block, old: Block) -> None:
         mine = [
-            u for u in new.units if not u.blocks and u not in self.to_old and u not in self._hidden
+            u for u in new.units if not u.blocks and u not in self.to_old and u not in self.hidden
         ]
         theirs = [u for u in old.units if not u.blocks and u not in self.to_new]
         if not mine or not theirs or len(mine) * len(theirs) > _MOST_CELLS:
@@ -272,7 +272,7 @@ class Matching:
         found: dict[Words, list[Unit]] = defaultdict(list)
         for source in sources.values():
             for unit in source.units:
-                if unit not in done and unit not in self._hidden:
+                if unit not in done and unit not in self.hidden:
                     found[unit.shape if renamed else unit.words].append(unit)
         return found
 

@@ -128,7 +128,7 @@ class Matcher:
                 reasons.append(refused)
                 continue
             if fit.block is place.block:
-                no_doubt(draft, place, fit.index, places, placer)
+                no_doubt(draft, place, fit, places, placer)
             return patch
         if reasons:
             raise reasons[0]
