@@ -912,6 +912,49 @@ PAIRS = [
         """,
         why="the statement may belong in it",
     ),
+    Pair(
+        "what follows it was moved away from the rest",
+        """
+        args = parse()
+        best = Best(args)
+        model = build(args)
+        data = read(args)
+        check(model, data)
+        warm(model, data)
+        run(best, model)
+        """,
+        """
+        args = parse()
+        model = build(args)
+        data = read(args)
+        check(model, data)
+        warm(model, data)
+        start(args.seed)
+        flor.log("width", args.width)
+        best = Best(args)
+        run(best, model)
+        """,
+        why="the text before it does not",
+    ),
+    Pair(
+        "a block came round it, and the lines on both sides are the same",
+        """
+        for batch in loader:
+            loss = train(batch)
+            update(loss)  # <-
+            history.append(loss)
+        """,
+        """
+        for batch in loader:
+            loss = train(batch)
+            with timer:
+                if batch.valid:
+                    flor.log("loss", loss.item())
+                    note(batch)
+                    update(loss)
+            history.append(loss)
+        """,
+    ),
 ]
 
 
