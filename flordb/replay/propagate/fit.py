@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flordb.replay.propagate.agree import (
@@ -19,7 +19,7 @@ from flordb.replay.propagate.flow import Bound, how_bound
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import binds, parameters
 from flordb.replay.propagate.needs import Needs, missing
-from flordb.replay.propagate.place import Place, Placer
+from flordb.replay.propagate.place import Place, Placer, settled_behind
 from flordb.replay.propagate.rename import Renames
 from flordb.replay.propagate.slots import Touch, decided, groups, opened, preferred
 from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit
@@ -55,6 +55,18 @@ class Fitter:
             frozenset(guess.get(name, name) for name in mine.changes),
         )
         place = opened(place, touch)
+        try:
+            return self._fit(draft, placer, place, renames, touch)
+        except Refused:
+            later = None if place.chosen else _behind_definitions(place, guess.values())
+            if later is None:
+                raise
+        return self._fit(draft, placer, later, renames, touch)
+
+    def _fit(
+        self, draft: Draft, placer: Placer, place: Place, renames: Renames, touch: Touch
+    ) -> Fit:
+        """The slot that the draft takes of those that fit. Raises Refused with what is missing."""
         fits: list[Fit] = []
         reasons: list[Refused] = []
         for slots in groups(place, touch):
@@ -70,7 +82,7 @@ class Fitter:
         if not place.chosen:
             earlier = placer.neighbours(draft.unit, True)
             line = line_of_slot(place.block, chosen.index)
-            after_definitions(earlier, mine.reads, placer.matching, place.block, line)
+            after_definitions(earlier, _touch(draft).reads, placer.matching, place.block, line)
         block, index = before_uses(_bound(draft, chosen), place.block, chosen.index)
         if block is not place.block:
             return self.at(draft, Renames(placer.matching, draft.unit, block), block, index)
@@ -123,6 +135,19 @@ class Fitter:
             line = line_of_slot(block, index)
             raise Refused(f"`{name}` is not bound on every way to line {line} of {source.path}")
         return name
+
+
+def _behind_definitions(place: Place, names: Iterable[str]) -> Place | None:
+    """The place behind the statements of its block that bind what no slot of it has, or None."""
+    block, first = place.block, 0
+    for name in names:
+        if how_bound(name, block, place.high, by_reads=True) is not Bound.NEVER:
+            continue
+        later = (u for u in block.units[place.high :] if not u.blocks and name in binds(u.node))
+        definition = next(later, None)
+        if definition is not None:
+            first = max(first, definition.index + 1)
+    return settled_behind(place, first) if first else None
 
 
 def _choose(placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:

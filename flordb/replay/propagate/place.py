@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flordb.replay.propagate.calls import single_call
 from flordb.replay.propagate.comments import beside
@@ -180,8 +180,23 @@ def _round(unit: Unit, other: Unit, before: bool, weight: float) -> Iterator[Wit
         yield Witness(unit, owner.block, owner.index, before, weight, False)
 
 
+def settled_behind(place: Place, first: int) -> Place | None:
+    """The place with its slots from ``first`` on that disagree least, or None where the witnesses
+    speak against all of these."""
+    scores = _scores(place)
+    if first >= len(scores) or max(scores[first:]) <= 0:
+        return None
+    low, high = _best_run(scores, first)
+    return replace(place, low=low, high=high)
+
+
 def _settle(place: Place) -> None:
     """Find the run of slots that disagrees least with the witnesses."""
+    place.low, place.high = _best_run(_scores(place), 0)
+
+
+def _scores(place: Place) -> list[float]:
+    """How much louder the witnesses speak for each slot than against it."""
     scores = []
     for slot in range(len(place.block.units) + 1):
         score = 0.0
@@ -189,8 +204,12 @@ def _settle(place: Place) -> None:
             agrees = witness.index < slot if witness.before else witness.index >= slot
             score += witness.weight if agrees else -witness.weight
         scores.append(score)
-    best = max(scores)
-    low = high = scores.index(best)
+    return scores
+
+
+def _best_run(scores: Sequence[float], first: int) -> tuple[int, int]:
+    best = max(scores[first:])
+    low = high = scores.index(best, first)
     while high + 1 < len(scores) and scores[high + 1] >= best - 1e-9:
         high += 1
-    place.low, place.high = low, high
+    return low, high
