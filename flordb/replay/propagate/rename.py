@@ -35,18 +35,28 @@ class Renames:
 
     def __init__(self, matching: Matching, new: Unit, old: Block) -> None:
         self._mine, self._theirs = _chain(new.scope), _chain(old.scope)
+        self._handed, self._handed_there = (
+            _handed_over(matching, new.scope),
+            _handed_over(matching, old.scope),
+        )
         self._defined = _by_definition(matching, new, self._theirs)
         self._votes: dict[str, Counter[str]] = {}
         self._reverse: dict[str, Counter[str]] = {}
         self._collect(matching)
 
     def _collect(self, matching: Matching) -> None:
-        for unit in (u for scope in self._mine for u in _own_units(scope)):
+        mine = {**self._handed, **dict.fromkeys(self._mine)}
+        theirs = {**self._handed_there, **dict.fromkeys(self._theirs)}
+        for unit in (u for scope in mine for u in _own_units(scope)):
             other = matching.to_old.get(unit)
-            if other is None or other.scope not in self._theirs or _is_definition(unit):
+            if other is None or other.scope not in theirs or _is_definition(unit):
                 continue
+            given, given_there = mine[unit.scope], theirs[other.scope]
             for name, old_name, weight in _pairs(unit, other):
-                self._vote(name, old_name, weight)
+                here = name if given is None else given.get(name)
+                there = old_name if given_there is None else given_there.get(old_name)
+                if here is not None and there is not None:
+                    self._vote(here, there, weight)
         for scope in self._mine:
             other = matching.to_old.get(scope)
             if other in self._theirs:
@@ -161,6 +171,19 @@ def _is_definition(unit: Unit) -> bool:
 def _chain(scope: Unit) -> list[Unit]:
     """A scope and those round it whose names it sees."""
     return [scope, *(u for u in scope.above() if u.block is None or isinstance(u.node, FUNCTIONS))]
+
+
+def _handed_over(matching: Matching, scope: Unit) -> dict[Unit, dict[str, str]]:
+    """The function that calls one that was moved out, with what its variables are called there."""
+    call = next((call for call, function in matching.moved_out.items() if function is scope), None)
+    if call is None or not isinstance(scope.node, FUNCTIONS):
+        return {}
+    names = [parameter.arg for parameter in scope.node.args.args]
+    for part in ast.walk(call.node):
+        if isinstance(part, ast.Call) and getattr(part.func, "id", None) == scope.node.name:
+            given = zip(part.args, names, strict=False)
+            return {call.scope: {a.id: name for a, name in given if isinstance(a, ast.Name)}}
+    return {}
 
 
 def _own_units(scope: Unit) -> Iterator[Unit]:
