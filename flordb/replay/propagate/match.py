@@ -16,13 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from flordb.replay.propagate.align import anchors, most_alike, rising
 from flordb.replay.propagate.calls import single_call
 from flordb.replay.propagate.similar import inside_alike, likeness
-from flordb.replay.propagate.units import FUNCTIONS, Block, Source, Unit, Words
+from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Source, Unit, Words
 
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 _MOST_CELLS = 6000
 _HEADED = ("If", "For", "While")
 _LAST_CHANCE = 0.5
 """How sure a pair is that nothing but its place speaks for."""
+_LEAST_ALIKE = 2
+"""The statements of two loops that must be alike, to know them by that alone."""
 _REORDERED = 0.75
 """From this likeness on, two statements may be the same in another order,"""
 _MARGIN = 0.2
@@ -158,7 +160,7 @@ class Matching:
         self, new: Sequence[Unit], old: Sequence[Unit], pairs: Sequence[tuple[Unit, Unit]]
     ) -> None:
         """Between two pairs, the only compound statement of a kind is the same on both sides,
-        where the headers differ by names alone."""
+        where the headers differ by names alone, or two loops hold much the same."""
         mine = {unit: i for i, unit in enumerate(new)}
         theirs = {unit: j for j, unit in enumerate(old)}
         at, there = 0, 0
@@ -169,8 +171,19 @@ class Matching:
             for unit in left:
                 same = [u for u in right if u.kind == unit.kind]
                 alone = len(same) == 1 == sum(u.kind == unit.kind for u in left)
-                if alone and unit.kind in _HEADED and unit.shape == same[0].shape:
+                if not alone or unit.kind not in _HEADED:
+                    continue
+                if unit.shape == same[0].shape or self._is_same_loop(unit, same[0]):
                     self._pair(unit, same[0], _LAST_CHANCE)
+
+    def _is_same_loop(self, new: Unit, old: Unit) -> bool:
+        """Whether a third of the statements of two loops are alike, in order."""
+        if not isinstance(new.node, LOOPS):
+            return False
+        mine = [u for u in new.blocks[0].units if u not in self._hidden and u not in self.to_old]
+        theirs = [u for u in old.blocks[0].units if u not in self.to_new]
+        alike = len(most_alike(mine, theirs, self.likeness))
+        return alike >= _LEAST_ALIKE and 3 * alike >= min(len(mine), len(theirs))
 
     def _settle(self, new: Unit, old: Unit) -> bool:
         """Match two statements with the same words at the edge, unless their insides disagree."""
@@ -322,7 +335,7 @@ def _is_known_by(key: Words, renamed: bool) -> bool:
     """Whether words (or a shape) that occur once are enough to know a statement again."""
     if not renamed:
         return len(key) >= 4 or key[0] in _TOLD
-    return sum(word[0] in ".=#" for word in key) >= 2
+    return sum(word[0] in ".=#" for word in key) >= 1
 
 
 def _is_telling(unit: Unit) -> bool:
