@@ -230,6 +230,110 @@ PAIRS = [
         seed_all(args.seed)
         """,
     ),
+    Pair(
+        "what is read is defined further down than the neighbours were then",
+        """
+        args = parse()
+        env = make(args.env)
+        seed_all(args.seed)
+        name = stamp() + str(args.run)
+        note("arguments", args)  # <-
+        learn(env)
+        """,
+        """
+        args = parse()
+        name = "/".join([args.env, args.run, now()])
+        flor.log("length", len(name))
+        note("arguments", args)
+        env = make(args.env)
+        seed_all(args.seed)
+        learn(env)
+        """,
+    ),
+    Pair(
+        "the loop was a function of its own, whose parameter was renamed with it",
+        """
+        def collect(queries, model, found_names):
+            for images, names in queries:
+                features = model(images)
+                for name in names:  # <-
+                    found_names.append(name)
+
+
+        def test(model, queries):
+            features, found_names, cameras = [], [], []
+            collect(queries, model, found_names)
+            found_names = asarray(found_names)
+            return score(features, found_names, cameras)
+        """,
+        """
+        def test(model, queries):
+            features, q_names, cameras = [], [], []
+            for images, names in queries:
+                features = model(images)
+                flor.log("many", len(q_names))
+                q_names.extend(names)
+            q_names = asarray(q_names)
+            return score(features, q_names, cameras)
+        """,
+        line='flor.log("many", len(found_names))',
+    ),
+    Pair(
+        "the loop went over slices before there was a loader",
+        """
+        def test():
+            total = 0
+            right = 0
+            for i in range(0, data.size(0), SIZE):
+                print("testing", i, data.size(0))
+                batch[:] = data[i : i + SIZE]
+                output = model(batch)
+                total += criterion(output, wanted[i])
+                right += guess(output).eq(wanted[i]).sum()  # <-
+            total /= data.size(0) / SIZE
+        """,
+        """
+        def test():
+            total = 0
+            right = 0
+            for inputs, target in loader:
+                if args.cuda:
+                    inputs, target = inputs.cuda(), target.cuda()
+                output = model(inputs)
+                total += F.nll_loss(output, target).item()
+                flor.log("output", output.mean())
+                right += guess(output).eq(target).sum()
+            total /= len(loader)
+        """,
+    ),
+    Pair(
+        "automatic mixed precision came round most of the loop",
+        """
+        def validate(self):
+            stats = Stats()
+            for batch in self.batches:
+                src = prepare(batch, self.side)
+                state = make_state(batch, (0, batch.size))
+                _, found = self.loss(batch, **state)
+                stats.add(found)  # <-
+            self.model.train()
+            return stats
+        """,
+        """
+        def validate(self):
+            stats = Stats()
+            with no_grad():
+                for batch in self.batches:
+                    src, lengths = batch.src, batch.lengths
+                    with autocast(enabled=self.fast):
+                        outputs = self.model(src, lengths)
+                        _, found = self.loss(batch, outputs)
+                        flor.log("found", found)
+                        stats.update(found)
+            self.model.train()
+            return stats
+        """,
+    ),
 ]
 
 

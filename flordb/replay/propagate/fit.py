@@ -138,10 +138,10 @@ class Fitter:
 
 
 def _behind_definitions(place: Place, names: Iterable[str]) -> Place | None:
-    """The place behind the statements of its block that bind what no slot of it has, or None."""
+    """The place behind the statements of its block that bind what its slots lack, or None."""
     block, first = place.block, 0
     for name in names:
-        if how_bound(name, block, place.high, by_reads=True) is not Bound.NEVER:
+        if how_bound(name, block, place.high, by_reads=True) is Bound.ALWAYS:
             continue
         later = (u for u in block.units[place.high :] if not u.blocks and name in binds(u.node))
         definition = next(later, None)

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flordb.replay.propagate.align import anchors, most_alike, rising
 from flordb.replay.propagate.calls import single_call
-from flordb.replay.propagate.similar import inside_alike, likeness
+from flordb.replay.propagate.similar import LEAST, inside_alike, likeness
 from flordb.replay.propagate.units import FUNCTIONS, LOOPS, Block, Source, Unit, Words
 
 _DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 _MOST_CELLS = 6000
+_WRAPPERS = (ast.With, ast.AsyncWith, ast.Try)
+"""Statements that run what is inside them once."""
 _HEADED = ("If", "For", "While")
 _LAST_CHANCE = 0.5
 """How sure a pair is that nothing but its place speaks for."""
@@ -99,7 +101,7 @@ class Matching:
     def align(self, new: Block, old: Block) -> None:
         """Match the statements of two blocks that are still free, between those matched already."""
         self._same_names(new, old)
-        mine, theirs = self._in_order(new), self._in_order(old)
+        mine, theirs = self._in_order(new, old), self._in_order(old, new)
         places = {unit: index for index, unit in enumerate(theirs)}
         matched = [(i, self.to_old.get(unit)) for i, unit in enumerate(mine)]
         fixed = rising([(i, places[other]) for i, other in matched if other in places])
@@ -108,15 +110,26 @@ class Matching:
             self._fill(mine[at:i], theirs[there:j])
             at, there = i + 1, j + 1
 
-    def _in_order(self, block: Block, depth: int = 3) -> list[Unit]:
-        """The statements of a block; before a call of a moved-out function, those of its body."""
+    def _in_order(self, block: Block, other: Block, depth: int = 3) -> list[Unit]:
+        """The statements of a block; before a call of a moved-out function, those of its body, and
+        before a `with` or `try` that the other block has not, those inside it."""
         found: list[Unit] = []
         for unit in block.units:
             function = self.moved_out.get(unit)
             if function is not None and depth:
-                found += self._in_order(function.blocks[0], depth - 1)
+                found += self._in_order(function.blocks[0], other, depth - 1)
+            elif depth and isinstance(unit.node, _WRAPPERS) and self._is_alone(unit, other):
+                found += self._in_order(unit.blocks[0], other, depth - 1)
             found.append(unit)
         return found
+
+    def _is_alone(self, wrapper: Unit, block: Block) -> bool:
+        """Whether a block has no form of a statement of the other version."""
+        if wrapper in self.to_old or wrapper in self.to_new:
+            return False
+        return not any(
+            likeness(wrapper, unit) >= LEAST for unit in block.units if unit.kind == wrapper.kind
+        )
 
     def _same_names(self, new: Block, old: Block) -> None:
         """Functions and classes are themselves by name, in whatever order they stand."""
