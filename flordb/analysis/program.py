@@ -212,12 +212,18 @@ class Program:
                 yield module, function
 
 
-def string_argument(call: ast.Call, position: int, keyword: str) -> str | None:
-    """The literal string given as an argument, or None where it is computed."""
+def argument(call: ast.Call, position: int, keyword: str) -> ast.expr | None:
+    """What is given as an argument, by its position or keyword."""
     found: ast.expr | None = call.args[position] if len(call.args) > position else None
     for given in call.keywords:
         if given.arg == keyword:
             found = given.value
+    return found
+
+
+def string_argument(call: ast.Call, position: int, keyword: str) -> str | None:
+    """The literal string given as an argument, or None where it is computed."""
+    found = argument(call, position, keyword)
     if isinstance(found, ast.Constant) and isinstance(found.value, str):
         return found.value
     return None

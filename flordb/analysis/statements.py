@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flordb.analysis.program import Module, Program, string_argument
+from flordb.analysis.program import Module, Program, argument, string_argument
 from flordb.analysis.slices import definitions, names_read
 from flordb.analysis.sources import SourceTree
 from flordb.analysis.walk import Visit, walk
@@ -17,12 +18,14 @@ from flordb.analysis.walk import Visit, walk
 
 @dataclass(frozen=True)
 class LogStatement:
-    """A statement that calls ``flor.log`` with a literal name.
+    """A statement that calls ``flor.log`` with a literal name or an f-string.
 
-    ``file`` and ``lineno`` (from 1) say where it begins; ``nest`` names the loops around it when it
-    runs; ``scripts`` are the scripts that reach it; ``digest`` is a hash of the statement, of the
-    code that it stands among and may take along, and of the functions that it needs: while it is
-    the same, trying again gives the same.
+    ``name`` is the literal, or for an f-string its text with ``{}`` for what is computed, as in
+    ``acc_{}``; ``pattern`` is then the regular expression of the names that it may log. ``file``
+    and ``lineno`` (from 1) say where it begins; ``nest`` names the loops around it when it runs;
+    ``scripts`` are the scripts that reach it; ``digest`` is a hash of the statement, of the code
+    that it stands among and may take along, and of the functions that it needs: while it is the
+    same, trying again gives the same.
     """
 
     name: str
@@ -31,6 +34,13 @@ class LogStatement:
     nest: tuple[str, ...]
     scripts: tuple[str, ...]
     digest: str
+    pattern: str = ""
+
+    def logs(self, name: str) -> bool:
+        """Whether it logs a name, or may log it."""
+        if self.pattern:
+            return re.fullmatch(self.pattern, name, re.DOTALL) is not None
+        return name == self.name
 
 
 def statements_in(sources: Mapping[str, str]) -> tuple[LogStatement, ...]:
@@ -48,7 +58,7 @@ def statements_in(sources: Mapping[str, str]) -> tuple[LogStatement, ...]:
             if known is not None:
                 nest = max(known.nest, statement.nest, key=len)
                 scripts = (*known.scripts, script)
-                statement = LogStatement(*key, nest, scripts, known.digest)
+                statement = replace(known, nest=nest, scripts=scripts)
             found[key] = statement
     return tuple(found.values())
 
@@ -64,7 +74,7 @@ def statements_of(sources: Mapping[str, str], script: str) -> tuple[LogStatement
     found: dict[tuple[str, str, int], LogStatement] = {}
     around: dict[object, str] = {}
     for visit in walk(program):
-        for name in logged_names(visit.module, visit.statement):
+        for name, pattern in _names(visit.module, visit.statement):
             key = (name, visit.module.path, visit.statement.lineno)
             if key in found and len(found[key].nest) >= len(visit.nest):
                 continue
@@ -72,19 +82,38 @@ def statements_of(sources: Mapping[str, str], script: str) -> tuple[LogStatement
             if scope not in around:
                 around[scope] = _scope_text(visit)
             digest = _digest(program, visit.statement, around[scope])
-            found[key] = LogStatement(*key, visit.nest, (script,), digest)
+            found[key] = LogStatement(*key, visit.nest, (script,), digest, pattern)
     return tuple(found.values())
 
 
 def logged_names(module: Module, statement: ast.stmt) -> Iterator[str]:
     """The literal names that a statement logs itself, not in its body."""
+    return (name for name, pattern in _names(module, statement) if not pattern)
+
+
+def _names(module: Module, statement: ast.stmt) -> Iterator[tuple[str, str]]:
+    """The names that a statement logs itself, and the patterns of those with computed parts."""
     for node in _own_expressions(statement):
         for call in ast.walk(node):
             if module.flor_call(call) == "log":
                 assert isinstance(call, ast.Call)
                 name = string_argument(call, 0, "name")
                 if name is not None:
-                    yield name
+                    yield name, ""
+                elif (computed := _computed(argument(call, 0, "name"))) is not None:
+                    yield computed
+
+
+def _computed(name: ast.expr | None) -> tuple[str, str] | None:
+    """An f-string with ``{}`` for what is computed, and as a pattern; None where no letter or digit
+    is known."""
+    if not isinstance(name, ast.JoinedStr):
+        return None
+    fixed = [str(p.value) if isinstance(p, ast.Constant) else None for p in name.values]
+    if not any(character.isalnum() for part in fixed if part for character in part):
+        return None
+    pattern = "".join(".+" if part is None else re.escape(part) for part in fixed)
+    return "".join("{}" if part is None else part for part in fixed), pattern
 
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:

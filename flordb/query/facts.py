@@ -4,8 +4,8 @@ statements, and which runs lack them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -115,12 +115,25 @@ class Columns:
         return frozenset(known.lower() for known in self.stored)
 
 
-def columns(tables: Tables, statements: Iterable[LogStatement]) -> Columns:
-    """Read what was logged from the tables; ``statements`` are those of the code."""
+def columns(
+    tables: Tables, statements: Sequence[LogStatement], asked: Collection[str] = ()
+) -> Columns:
+    """Read what was logged from the tables; ``statements`` are those of the code.
+
+    Parameters: ``asked``, the names in an SQL statement: one that an f-string may log is a column.
+    """
+    loops, stored = _stored(tables)
     virtual: dict[str, list[LogStatement]] = {}
     for statement in statements:
-        virtual.setdefault(statement.name, []).append(statement)
-    return Columns(*_stored(tables), {name: tuple(found) for name, found in virtual.items()})
+        if not statement.pattern:
+            virtual.setdefault(statement.name, []).append(statement)
+    nests = (loop for found in virtual.values() for statement in found for loop in statement.nest)
+    taken = {name.lower() for name in (*DIMENSIONS, *loops, *nests, *virtual)}
+    free = [name for name in asked if name.lower() not in taken]
+    for statement in (each for each in statements if each.pattern):
+        for name in filter(statement.logs, free):
+            virtual.setdefault(name, []).append(replace(statement, name=name))
+    return Columns(loops, stored, {name: tuple(found) for name, found in virtual.items()})
 
 
 Stored = tuple[frozenset[str], dict[str, tuple[tuple[str, ...], ...]]]

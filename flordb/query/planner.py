@@ -17,7 +17,7 @@ from flordb.query import pivots
 from flordb.query.candidates import wants_of
 from flordb.query.facts import Columns, Memory, Tables, columns
 from flordb.query.limit import within_limit
-from flordb.query.needs import Needs, needs_of
+from flordb.query.needs import Needs, names_in, needs_of
 from flordb.query.predicates import Parameters
 from flordb.query.splice import alias_of, pivot_names, relation_of, spliced, widened
 from flordb.query.statement import HEAD, Reference, Statement
@@ -47,7 +47,8 @@ def prepare(
     statements that read what this one defines. Raises UnknownName.
     """
     tables = Tables(connection, memory)
-    known = columns(tables, statements)
+    asked = names_in(statement.tree) if statement.tree is not None else ()
+    known = columns(tables, statements, asked)
 
     def relation(names: Sequence[str]) -> str:
         return relation_of(names) if statement.lasting else pivots.relation(tables, names)

@@ -90,7 +90,7 @@ def mixed(
     """Statements whose digests say the choices for them too: a new choice is worth a new try."""
     found = []
     for statement in statements:
-        own = [repr(choice) for choice in choices if choice.name == statement.name]
+        own = [repr(choice) for choice in choices if statement.logs(choice.name)]
         if own:
             digest = _digest(statement.digest + "".join(own))[:16]
             statement = replace(statement, digest=digest)

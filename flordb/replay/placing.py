@@ -71,7 +71,7 @@ class Placing:
         return self._statements[script]
 
     def _logged(self, script: str, name: str) -> list[LogStatement]:
-        return [s for s in self.statements(script) if s.name == name]
+        return [s for s in self.statements(script) if s.logs(name)]
 
     def may_choose(self, script: str, version: str, name: str) -> bool:
         """Whether the user may choose a place for a name in a version, and has not yet."""

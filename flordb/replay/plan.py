@@ -140,7 +140,7 @@ class _Planner:
 
     def plan(self, want: Want) -> tuple[list[Task], list[Refused]]:
         statements = self.placing.statements(want.filename)
-        digests = {s.name: s.digest for s in statements if s.name in want.names}
+        digests = {name: s.digest for name in want.names for s in statements if s.logs(name)}
         try:
             return self._plan(want, digests)
         except (FlorError, OSError) as error:

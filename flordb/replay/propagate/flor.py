@@ -68,10 +68,25 @@ def _literal_name(call: ast.AST, functions: tuple[str, ...]) -> str | None:
     return literal_argument(call) if ours else None
 
 
+def logged_name(call: ast.Call) -> str | None:
+    """The name that a flor.log call is given: a literal, or an f-string with ``{}`` for what is
+    computed; None where all of it is computed."""
+    given = _name_argument(call)
+    if isinstance(given, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in given.values)
+        return "".join(map(str, parts))
+    return literal_argument(call)
+
+
 def literal_argument(call: ast.Call) -> str | None:
     """The literal name that a flor call is given, or None where it is computed."""
+    given = _name_argument(call)
+    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
+
+
+def _name_argument(call: ast.Call) -> ast.expr | None:
     given: ast.expr | None = call.args[0] if call.args else None
     for keyword in call.keywords:
         if keyword.arg == "name":
             given = keyword.value
-    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
+    return given

@@ -13,7 +13,7 @@ from flordb.replay.propagate.draft import Draft, beside, draft_of, guarded, logs
 from flordb.replay.propagate.edit import Edit, apply, line_of_slot
 from flordb.replay.propagate.effects import effect_in_log
 from flordb.replay.propagate.fit import Fit, Fitter
-from flordb.replay.propagate.flor import literal_argument
+from flordb.replay.propagate.flor import logged_name
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Insertion, Patch, Refusal, Refused, Site
 from flordb.replay.propagate.override import place_at
@@ -189,7 +189,7 @@ def _logs(sources: Mapping[str, Source]) -> dict[Unit, str]:
         for unit in source.units if flor.modules or flor.direct else []:
             for call in ast.walk(unit.node) if not unit.blocks else []:
                 if isinstance(call, ast.Call) and flor.function_of(call) == "log":
-                    found[unit] = literal_argument(call) or ""
+                    found[unit] = logged_name(call) or ""
     return found
 
 

@@ -21,7 +21,8 @@ def merge(old: Mapping[str, str], patches: Sequence[Patch]) -> Patch:
     fresh: dict[str, str] = {}
     renames: dict[str, str] = {}
     notes: dict[str, None] = {}
-    for patch in patches:
+    # A statement with an f-string for a name has the same patch for each name.
+    for patch in (p for n, p in enumerate(patches) if p not in patches[:n]):
         for path, text in patch.files.items():
             if path not in old:
                 if fresh.setdefault(path, text) != text:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from flordb.replay.propagate.flor import FlorNames, literal_argument
+from flordb.replay.propagate.flor import FlorNames, logged_name
 from flordb.replay.propagate.model import Refused, Site
 from flordb.replay.propagate.units import LOOPS, Source, Unit
 
@@ -20,8 +20,8 @@ class Statement:
     """A statement of the newer version: where it stands, what is to be put in.
 
     ``log`` is its flor.log call, if it has one; ``call`` is the same where it is taken out of a
-    larger statement, and None where the whole statement goes. ``name`` is the name that it logs,
-    where it is a literal.
+    larger statement, and None where the whole statement goes. ``name`` is the name that it logs, as
+    `flor.logged_name` has it.
     """
 
     unit: Unit
@@ -52,7 +52,7 @@ def statement_at(source: Source, site: Site) -> Statement:
         raise Refused(
             f"line {site.lineno} of {site.file} begins a block: only single statements can move"
         )
-    name = literal_argument(calls[0]) if calls else None
+    name = logged_name(calls[0]) if calls else None
     plain = isinstance(unit.node, ast.Expr) and bool(calls) and unit.node.value is calls[0]
     if not calls or plain:
         return Statement(unit, flor, calls[0] if calls else None, None, name)

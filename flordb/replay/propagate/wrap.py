@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from flordb.replay.propagate.draft import Draft, logged_value, set_value
 from flordb.replay.propagate.edit import Edit, stands_alone
+from flordb.replay.propagate.flor import literal_argument
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.place import Place
@@ -37,7 +38,7 @@ class Wrap:
 
 def may_wrap(statement: Statement, sources: Iterable[Source]) -> bool:
     """Whether the older version (its sources) has any statement that could be wrapped."""
-    if statement.log is None or statement.name is None:
+    if statement.log is None or literal_argument(statement.log) is None:
         return False
     called = _called(logged_value(statement.log))
     return called is not None and any(
