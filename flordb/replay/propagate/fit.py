@@ -82,7 +82,8 @@ class Fitter:
         if not place.chosen:
             earlier = placer.neighbours(draft.unit, True)
             line = line_of_slot(place.block, chosen.index)
-            after_definitions(earlier, _touch(draft).reads, placer.matching, place.block, line)
+            read = frozenset(draft.variables)
+            after_definitions(earlier, read, placer.matching, place.block, line)
         block, index = before_uses(_bound(draft, chosen), place.block, chosen.index)
         if block is not place.block:
             return self.at(draft, Renames(placer.matching, draft.unit, block), block, index)

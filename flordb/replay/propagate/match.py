@@ -193,7 +193,7 @@ class Matching:
         """Whether a third of the statements of two loops are alike, in order."""
         if not isinstance(new.node, LOOPS):
             return False
-        mine = [u for u in new.blocks[0].units if u not in self._hidden and u not in self.to_old]
+        mine = [u for u in new.blocks[0].units if u not in self.hidden and u not in self.to_old]
         theirs = [u for u in old.blocks[0].units if u not in self.to_new]
         alike = len(most_alike(mine, theirs, self.likeness))
         return alike >= _LEAST_ALIKE and 3 * alike >= min(len(mine), len(theirs))
