@@ -14,6 +14,7 @@ from flordb.replay.propagate.fit import Fit
 from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
+from flordb.replay.propagate.names import binds
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.units import DEFINITIONS, Unit
 
@@ -37,6 +38,8 @@ def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], plac
     _beside_calls(unit, place, index, placer)
     _last_in_new_branch(draft, place, index, matching)
     before, after = (_side(unit, before, place, index, matching) for before in (True, False))
+    if before is _Side.NEW and _is_defined_right_before(draft, fit):
+        before = _Side.HERE
     if after is not _Side.HERE:
         _beside_another_form(unit, place, index, matching)
     where = f"line {line_of_slot(block, index)} of {block.owner.source.path}"
@@ -84,6 +87,19 @@ def _side(unit: Unit, before: bool, place: Place, slot: int, matching: Matching)
     if beside is not None and matching.likeness(neighbour, beside) > _SAME:
         return _Side.HERE
     return _Side.NEW if other is None else _Side.ELSEWHERE
+
+
+def _is_defined_right_before(draft: Draft, fit: Fit) -> bool:
+    """Whether the statements right before site and slot give the same name, which is read, values:
+    they are the same definition, however it is computed."""
+    block, index = draft.unit.block, draft.unit.index
+    if block is None or not index or not fit.index:
+        return False
+    mine, theirs = block.units[index - 1], fit.block.units[fit.index - 1]
+    if mine.blocks or theirs.blocks:
+        return False
+    read = binds(mine.node) & draft.variables
+    return any(fit.table.get(name, name) in binds(theirs.node) for name in read)
 
 
 def _owner(unit: Unit, matching: Matching) -> Unit | None:
