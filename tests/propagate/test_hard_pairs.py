@@ -913,6 +913,25 @@ PAIRS = [
         why="the statement may belong in it",
     ),
     Pair(
+        "both neighbours are new and the old code changes what it reads",
+        """
+        data = read(path)
+        data = shuffle(data)
+        for row in table:
+            learn(row)
+            record(row)  # <-
+        """,
+        """
+        data = read(path)
+        for row in table:
+            learn(row)
+            note(row)
+            flor.log("row", row.mean())
+            tell(row)
+            record(row)
+        """,
+    ),
+    Pair(
         "what follows it was moved away from the rest",
         """
         args = parse()

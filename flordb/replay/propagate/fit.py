@@ -16,6 +16,7 @@ from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import Edit, line_of_slot
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.flow import Bound, how_bound
+from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import binds, parameters
 from flordb.replay.propagate.needs import Needs, missing
@@ -78,7 +79,7 @@ class Fitter:
             raise reasons[0] if reasons else Refused("no line can be put there")
         if len(fits) > 1:
             fits = [fit for fit in fits if _reaches_uses(draft, fit)] or fits
-        chosen = fits[0] if len(fits) == 1 else _choose(placer, place, touch, fits)
+        chosen = fits[0] if len(fits) == 1 else _choose(draft.unit, placer, place, touch, fits)
         if not place.chosen:
             earlier = placer.neighbours(draft.unit, True)
             line = line_of_slot(place.block, chosen.index)
@@ -151,9 +152,16 @@ def _behind_definitions(place: Place, names: Iterable[str]) -> Place | None:
     return settled_behind(place, first) if first else None
 
 
-def _choose(placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:
-    """Of slots between which what is logged may differ, the one with the right value."""
+def _choose(unit: Unit, placer: Placer, place: Place, touch: Touch, fits: list[Fit]) -> Fit:
+    """Of slots between which what is logged may differ, the one with the right value.
+
+    Where the neighbours do not tell, it is the only one in line with the texts as a whole.
+    """
     choice = decided(place, touch, placer.matching)
+    if choice is None:
+        opinions = [lined_up(unit, fit.block, fit.index, placer.matching) for fit in fits]
+        in_line = [i for i, said in enumerate(opinions) if said is not Opinion.ELSEWHERE]
+        choice = in_line[0] if len(in_line) == 1 else None
     if choice is None:
         lines = " or ".join(str(line_of_slot(place.block, fit.index)) for fit in fits)
         raise Refused(

@@ -65,18 +65,21 @@ def decided(place: Place, touch: Touch, matching: Matching) -> int | None:
     that it leaves behind; where X says it in several statements, the one that the last of them
     leaves. Else the statement right after speaks, if that is the same: the value is the one that
     it finds. Where X gives a new value in between, that is the one with which the code goes on,
-    unless only the statement before is the same. Where the code may leave in between, nobody knows
-    how often the statement runs.
+    unless only the statement before is the same; it does so, too, where both neighbours are new.
+    Where the code may leave in between, nobody knows how often the statement runs.
 
     ``touch`` is in the older version's names.
     """
     before, after = _nearest(place, True), _nearest(place, False)
     follows = -1 if after is not None and matching.sure[after.unit] >= _SURE else None
-    if before is None:
-        return follows
     between = place.block.units[place.low : place.high]
+    if before is None and after is not None:
+        return follows
     if after is None and any(unit.blocks and _may_leave(unit) for unit in between):
         return None
+    if before is None:
+        plain = (unit for unit in between if not isinstance(unit.node, ast.If))
+        return -1 if any(changes(unit.node) & touch.reads for unit in plain) else None
     sure = matching.sure[before.unit] >= _SURE
     if _is_told_by_its_definition(before, touch, between):
         return 0
