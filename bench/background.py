@@ -3,11 +3,14 @@ epoch, with TensorBoard.
 
     python bench/background.py
 
-A small residual network trains on one core, so that one is free. Logged are the weights, gradients
-and activations of all its layers. Each way of logging is a process of its own, in alternating
-rounds: ``none``; ``plain`` (TensorBoard as its users call it); ``thread`` (`flordb.background`);
-``fork`` (a child process for each time, which writes an event file of its own). Prints medians, of
-the clock and of the training thread's processor time.
+A small residual network trains on one core, so that one is free: torch and NumPy's BLAS have one
+thread each (else TensorBoard's sums of squares are computed by BLAS threads on all cores, whoever
+asks for them). Logged are the weights, gradients and activations of all its layers. Each way of
+logging is a process of its own, in alternating rounds: ``none``; ``plain`` (TensorBoard as its
+users call it); ``thread`` (`flordb.background`); ``fork`` (a child process for each time, which
+writes an event file of its own). Prints medians: of the clock; of the clock without the time for
+which the training thread waited for a core, which other programs may have taken; of its processor
+time. The machine's own limit is what one busy loop loses while another runs.
 """
 
 from __future__ import annotations
@@ -57,8 +60,32 @@ def _network(torch: Any) -> Any:
     )
 
 
+def _waited() -> float:
+    """Seconds for which this thread was ready to run and had no core (Linux; elsewhere 0)."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def spin() -> None:
+    """Compute for a while in Python; prints the seconds without those of waiting for a core."""
+    began, waited = time.perf_counter(), _waited()
+    sum(number * number for number in range(10_000_000))
+    print(time.perf_counter() - began - (_waited() - waited))
+
+
+def _together(count: int) -> float:
+    """How long busy loops take, if so many run at the same time."""
+    command = [sys.executable, str(Path(__file__).resolve()), "spin"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    return statistics.mean(float(process.communicate()[0]) for process in running)
+
+
 def train(kind: str) -> None:
-    """Train and log in one way; prints the seconds of the epochs, and until all was logged."""
+    """Train and log in one way; prints the seconds of the epochs, until all was logged, of the
+    thread's processor, and of waiting for one."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
@@ -102,7 +129,7 @@ def train(kind: str) -> None:
 
     for _ in range(4):
         step_once()
-    began, used = time.perf_counter(), time.thread_time()
+    began, used, waited = time.perf_counter(), time.thread_time(), _waited()
     for number in range(EPOCHS * STEPS):
         wanted = number % (STEPS // 4) == STEPS // 4 - 1 and kind != "none"
         step_once()
@@ -118,6 +145,7 @@ def train(kind: str) -> None:
             else:
                 in_child(values, number)
     trained, used = time.perf_counter() - began, time.thread_time() - used
+    waited = _waited() - waited
     flor.background.wait()
     if writer is not None:
         writer.close()
@@ -126,35 +154,56 @@ def train(kind: str) -> None:
             os.wait()
         except ChildProcessError:
             break
-    print(json.dumps([trained, time.perf_counter() - began, used]))
+    print(json.dumps([trained, time.perf_counter() - began, used, trained - waited]))
 
 
 def main() -> None:
     """Run the rounds and print the table."""
     found: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    loops: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(ROUNDS):
+            loops.append((_together(1), _together(2)))
             for kind in KINDS:
                 command = [sys.executable, str(Path(__file__).resolve()), kind]
                 done = subprocess.run(
-                    command, cwd=folder, capture_output=True, check=True, text=True
+                    command,
+                    cwd=folder,
+                    capture_output=True,
+                    check=True,
+                    text=True,
+                    env={**os.environ, **one_thread},
                 )
                 found[kind].append(json.loads(done.stdout))
-    trained = {k: statistics.median(r[0] for r in rounds) for k, rounds in found.items()}
-    logged = {k: statistics.median(r[1] for r in rounds) for k, rounds in found.items()}
-    used = {k: statistics.median(r[2] for r in rounds) for k, rounds in found.items()}
-    over = {kind: seconds / trained["none"] - 1 for kind, seconds in trained.items()}
+    alone, beside = (statistics.median(column) for column in zip(*loops, strict=True))
+    print(f"a busy loop beside another one takes {beside / alone:.2f} x as long as alone")
+    medians = {
+        kind: [statistics.median(column) for column in zip(*rounds, strict=True)]
+        for kind, rounds in found.items()
+    }
     for kind in KINDS:
-        share = over[kind] / over["plain"]
+        clock, logged, used, held = medians[kind]
         print(
-            f"{kind:8} trains {trained[kind]:6.2f} s ({over[kind]:+7.1%}; {share:5.2f} x plain's), "
-            f"of the processor {used[kind]:6.2f} s ({used[kind] / used['none'] - 1:+7.1%}), "
-            f"all logged after {logged[kind]:6.2f} s"
+            f"{kind:8} trains {clock:6.2f} s {_over(medians, kind, 0)}"
+            f"  without waiting for a core {held:5.2f} s {_over(medians, kind, 3)}"
+            f"  of the processor {used:5.2f} s {_over(medians, kind, 2)}"
+            f"  all logged after {logged:6.2f} s"
         )
+    print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
+
+
+def _over(medians: dict[str, list[float]], kind: str, column: int) -> str:
+    """What logging adds, as a share of the training and of what it adds as it is."""
+    none, plain = medians["none"][column], medians["plain"][column]
+    over = medians[kind][column] - none
+    return f"({over / none:+6.1%}; {over / (plain - none):5.2f} x plain's)"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["spin"]:
+        spin()
+    elif sys.argv[1:]:
         train(sys.argv[1])
     else:
         main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import warnings
@@ -96,6 +97,29 @@ def test_submit_waits_where_copies_take_too_much(monkeypatch: pytest.MonkeyPatch
     background.submit(slow, torch.zeros(1_000_000), 3)  # more than all: once nothing else is held
     assert background.wait(10)
     assert done == [0, 1, 2, 3]
+
+
+def test_threads_change_more_often_while_a_call_runs_and_only_then() -> None:
+    before, inside, gate = sys.getswitchinterval(), [], threading.Event()
+
+    def look() -> None:
+        inside.append(sys.getswitchinterval())
+        gate.wait(10)
+
+    def choose(seconds: float) -> None:
+        sys.setswitchinterval(seconds)
+
+    background.submit(look)
+    gate.set()
+    assert background.wait(10)
+    assert inside[0] < before
+    assert sys.getswitchinterval() == before
+    try:
+        background.submit(choose, 0.02)  # what the user sets stays
+        assert background.wait(10)
+        assert sys.getswitchinterval() == 0.02
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_call_may_submit_another() -> None:
