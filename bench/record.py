@@ -3,8 +3,13 @@
 Six trainings in the shapes of the dissertation's Table 4.3, each recorded with the default settings
 and paired with the same training with flordb disabled, alternating. Each runs in a process of its
 own, forked from one that has imported torch, in a project with an empty store; timed is the loop.
-On a machine whose speed varies, the processors' time says more than the clock: that of all threads,
-flor's and git's too. Beside them the machine's own limits: memcpy into used memory, hashing,
+
+Where the machine's speed varies by more than what is looked for, the clock of whole trainings tells
+little. So each step, and what follows the last one of an epoch, is timed by itself: a typical epoch
+is the sum of the medians, over epochs, of each of these parts, and what flor takes shows in the
+part in which it takes it. Epochs with a snapshot, those after one, and others count apart. The
+processors' time is that of all threads, flor's and git's too; threads of torch that wait for one
+another use it as well. Beside them the machine's own limits: memcpy into used memory, hashing,
 writing past the page cache.
 
 `python bench/record.py [NAMES…]` runs all or some; a minute and a half for each.
@@ -14,12 +19,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+import types
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +36,7 @@ PAIRS = 3
 
 COMMON = """
 import flordb as flor, torch, time, json, os, sys
+from stamps import mark, stamps
 from torch import nn
 from torch.nn import functional as F
 torch.manual_seed(0)
@@ -36,17 +46,21 @@ def cpu(): return sum(os.times()[:4])
 began, used = time.perf_counter(), cpu()
 with flor.checkpointing(net=net, opt=opt):
     for epoch in flor.loop("epoch", range(EPOCHS)):
+        mark()
         for step in flor.loop("step", range(STEPS)):
             loss = loss_of(step)
             opt.zero_grad()
             loss.backward()
             opt.step()
             flor.log("loss", loss.item())
+            mark()
         flor.log("last", loss.item())
+        mark()
+mark()
 seconds, used = time.perf_counter() - began, cpu() - used
 with open("result.json", "w") as file:
     trained = sum(p.nbytes for group in opt.param_groups for p in group["params"])
-    json.dump({"seconds": seconds, "cpu": used, "trained": trained}, file)
+    json.dump({"seconds": seconds, "cpu": used, "trained": trained, "stamps": stamps}, file)
 """
 WORKLOADS = {
     "small CNN, short epochs": """
@@ -137,6 +151,48 @@ def loss_of(step):
 }
 
 
+def _stamping() -> types.ModuleType:
+    """A module that takes the time, of which no snapshot knows."""
+    module = types.ModuleType("stamps")
+    stamps: list[float] = []
+    module.stamps = stamps  # type: ignore[attr-defined]
+    module.mark = lambda: stamps.append(time.perf_counter())  # type: ignore[attr-defined]
+    return module
+
+
+def _epochs(result: dict[str, Any], steps: int) -> list[list[float]]:
+    """The seconds of the parts of each epoch: its steps, their loop's end, its own end."""
+    stamps = result["stamps"]
+    parts = [after - before for before, after in pairwise(stamps)]
+    size = steps + 2
+    return [parts[at : at + size] for at in range(0, len(parts), size)]
+
+
+def _typical(epochs: list[tuple[Any, list[float]]]) -> float:
+    """The seconds of an epoch on average, of which each kind is typical: see above.
+
+    Parameters: ``epochs``, the kind and the parts of each.
+    """
+    kinds: dict[Any, list[list[float]]] = {}
+    for kind, parts in epochs:
+        kinds.setdefault(kind, []).append(parts)
+    total = 0.0
+    for found in kinds.values():
+        total += len(found) * sum(map(statistics.median, zip(*found, strict=True)))
+    return total / len(epochs)
+
+
+def _kinds(epochs: list[list[float]], taken: set[int]) -> list[tuple[Any, list[float]]]:
+    """Each epoch but the first, in which memory is found: with a snapshot, after one, or neither,
+    and the last, which ends with the loop."""
+    last = len(epochs) - 1
+    return [
+        ((number in taken, number - 1 in taken, number == last), parts)
+        for number, parts in enumerate(epochs)
+        if number
+    ]
+
+
 def _run(root: Path, disabled: bool) -> dict[str, Any]:
     """Train in a forked process; what it measured, with its run file's lines."""
     subprocess.run(["rm", "-rf", str(root / ".flor")], check=True)
@@ -147,6 +203,7 @@ def _run(root: Path, disabled: bool) -> dict[str, Any]:
             os.chdir(root)
             os.environ["FLORDB_DISABLED"] = str(int(disabled))
             sys.argv = ["train.py"]
+            sys.modules["stamps"] = _stamping()
             runpy.run_path("train.py", run_name="__main__")
             import flordb
 
@@ -184,7 +241,6 @@ def _snapshots(root: Path) -> dict[str, dict[str, Any]]:
 def _limits(folder: Path) -> dict[str, float]:
     """The machine's speeds in bytes a second."""
     import ctypes
-    import time
 
     from flordb.record.buffers import Buffer
     from flordb.store.objects import ObjectStore, digest
@@ -210,35 +266,54 @@ def _limits(folder: Path) -> dict[str, float]:
 
 def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, float]:
     (root / "train.py").write_text(COMMON + WORKLOADS[name] + TRAIN)
-    overheads, processors, plains, changed = [], [], [], 0.0
+    sizes = re.search(r"EPOCHS, STEPS = (\d+), (\d+)", WORKLOADS[name])
+    assert sizes is not None
+    count, steps = map(int, sizes.groups())
+    clocks, processors, plains, changed = [], [], [], 0.0
+    typical: list[tuple[float, float]] = []
+    every: tuple[list[Any], list[Any]] = ([], [])
     snapshots: dict[str, dict[str, Any]] = {}
-    for _ in range(PAIRS):
-        without = _run(root, disabled=True)
-        plain = without["seconds"]
-        result = _run(root, disabled=False)
-        processors.append(result["cpu"] / without["cpu"] - 1)
-        snapshots = _snapshots(root)
-        overheads.append(result["seconds"] / plain - 1)
-        plains.append(plain)
-        changed = result["trained"]
-    epochs = WORKLOADS[name].split("EPOCHS, STEPS = ")[1].split(",")[0]
-    inside = {at: s for at, s in snapshots.items() if "=" in at}
-    taken = len({at.split("=")[1].split("@")[0].split("/")[0] for at in inside})
+    for number in range(PAIRS):
+        results: dict[bool, dict[str, Any]] = {}
+        for disabled in (True, False) if number % 2 == 0 else (False, True):
+            results[disabled] = _run(root, disabled)
+            if not disabled:
+                snapshots = _snapshots(root)
+        plain, recorded = results[True], results[False]
+        inside = {at: s for at, s in snapshots.items() if "=" in at}
+        taken = {int(at.split("=")[1].split("@")[0].split("/")[0]) for at in inside}
+        pair = (
+            _kinds(_epochs(plain, steps), set()),
+            _kinds(_epochs(recorded, steps), taken),
+        )
+        for all_epochs, epochs in zip(every, pair, strict=True):
+            all_epochs += epochs
+        typical.append((_typical(pair[0]), _typical(pair[1])))
+        processors.append(recorded["cpu"] / plain["cpu"] - 1)
+        clocks.append(recorded["seconds"] / plain["seconds"] - 1)
+        plains.append(plain["seconds"])
+        changed = recorded["trained"]
     held = [s["held"] for s in inside.values()]
     total = sum(s.get("held", 0.0) for s in snapshots.values())
+    outside = total - sum(held)
     last = [s for at, s in inside.items() if at.endswith("@exit")][-1:]
     bound = [
         s["size"] / limits["hash"] + min(s["stored"], s["size"]) / limits["memcpy"]
         for s in inside.values()
     ]
     ratio = statistics.median(h / b for h, b in zip(held, bound, strict=True)) if held else 0.0
-    overhead = statistics.median(overheads)
+    per_epoch = _typical(every[1]) / _typical(every[0]) - 1
+    overhead = per_epoch + outside / statistics.median(plains)
     print(
         f"{name:26}{statistics.median(plains):6.1f} s {overhead * 100:+6.1f} %"
-        f"  [{', '.join(f'{o * 100:+.1f}' for o in overheads)}]"
+        f" (a typical epoch {per_epoch * 100:+.1f} %"
+        f" [{', '.join(f'{(r / p - 1) * 100:+.1f}' for p, r in typical)}],"
+        f" outside of epochs {outside:.2f} s)"
+        f"  clock [{', '.join(f'{o * 100:+.1f}' for o in clocks)}]"
         f"  processors {statistics.median(processors) * 100:+.1f} %"
         f"  held {total / statistics.median(plains) * 100:5.2f} %"
-        f"  epochs {taken:2}/{epochs:2}  M {sum(held) / max(1, taken) * 1e3:6.1f} ms an epoch"
+        f"  epochs {len(taken):2}/{count:2}"
+        f"  M {sum(held) / max(1, len(taken)) * 1e3:6.1f} ms an epoch"
         f" = {ratio:4.2f} x (hash + copy)"
         + "".join(
             f"  {s['size'] / 1e6:.0f} MB, stored {s['stored'] / 1e6:.2f} MB an epoch"
@@ -256,7 +331,10 @@ def main() -> None:
 
     import flordb.record.recorder  # noqa: F401
 
-    chosen = [n for n in WORKLOADS if not sys.argv[1:] or any(a in n for a in sys.argv[1:])]
+    wanted = [argument.lower() for argument in sys.argv[1:]]
+    chosen = [n for n in WORKLOADS if not wanted or any(a in n.lower() for a in wanted)]
+    if not chosen:
+        raise SystemExit(f"no workload is named {sys.argv[1:]}; there are {list(WORKLOADS)}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "proj"
         root.mkdir()
