@@ -932,6 +932,31 @@ PAIRS = [
         """,
     ),
     Pair(
+        "its neighbours are far apart",
+        """
+        args = parse()
+        env = make(args.env)
+        seed_all(args.seed)
+        model = build(env.space)
+        optimizer = SGD(model.parameters)
+        loader = load(args.path)
+        writer = open_writer(args.out)
+        train(model, optimizer, loader, writer)
+        """,
+        """
+        args = parse()
+        flor.log("seed", args.seed)
+        writer = open_writer(args.out)
+        env = make(args.env)
+        seed_all(args.seed)
+        model = build(env.space)
+        optimizer = SGD(model.parameters)
+        loader = load(args.path)
+        train(model, optimizer, loader, writer)
+        """,
+        why="are far apart there",
+    ),
+    Pair(
         "what follows it was moved away from the rest",
         """
         args = parse()

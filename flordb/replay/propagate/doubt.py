@@ -16,13 +16,16 @@ from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import binds
 from flordb.replay.propagate.place import Place, Placer
-from flordb.replay.propagate.units import DEFINITIONS, Unit
+from flordb.replay.propagate.units import DEFINITIONS, Block, Unit
 
 _CLOSE = 0.5
 """A block that is spoken for more than this share of the best one's weight is a rival."""
 
 _SAME = 0.8
 """From this likeness on, two statements are taken for the same one."""
+
+_MOVED = 4
+"""At most so many statements that stand elsewhere in Y are between neighbours that are a place."""
 
 _FORM = 0.2
 """From this likeness on, a statement may be another form of one."""
@@ -37,6 +40,7 @@ def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], plac
     _beside_neighbours(unit, place, placer)
     _beside_calls(unit, place, index, placer)
     _last_in_new_branch(draft, place, index, matching)
+    _between_parted(unit, block, matching)
     before, after = (_side(unit, before, place, index, matching) for before in (True, False))
     if before is _Side.NEW and _is_defined_right_before(draft, fit):
         before = _Side.HERE
@@ -138,6 +142,23 @@ def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:
                     f"the statement {side} it is inside the block of line {owner.lineno} of "
                     f"{owner.source.path}, and it may be too"
                 )
+
+
+def _between_parted(unit: Unit, block: Block, matching: Matching) -> None:
+    """Check that the neighbours are not parted in X by much that both versions have elsewhere."""
+    assert unit.block is not None
+    units, index = unit.block.units, unit.index
+    if not 0 < index < len(units) - 1:
+        return
+    before, after = matching.to_old.get(units[index - 1]), matching.to_old.get(units[index + 1])
+    if before is None or after is None or not before.block is after.block is block:
+        return
+    moved = [u for u in block.units[before.index + 1 : after.index] if u in matching.to_new]
+    if len(moved) > _MOVED:
+        raise Refused(
+            f"the statements before and after it, lines {before.lineno} and {after.lineno} of "
+            f"{before.source.path}, are far apart there"
+        )
 
 
 def _last_in_new_branch(draft: Draft, place: Place, index: int, matching: Matching) -> None:
