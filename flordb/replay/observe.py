@@ -8,12 +8,9 @@ the text on disk stays as the plan shows it.
 from __future__ import annotations
 
 import ast
-import importlib.abc
 import importlib.machinery
-import importlib.util
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from types import CodeType, ModuleType
@@ -130,32 +127,9 @@ def run_script(text: str, path: str, ranges: Ranges, module: str | None) -> None
     exec(compile_observed(text, path, ranges), vars(main))
 
 
-class PatchedFinder(importlib.abc.MetaPathFinder):
-    """Imports patched modules with their inserted statements observed.
+class PatchedLoader(importlib.machinery.SourceFileLoader):
+    """Loads a patched module with its inserted statements (line ranges) observed."""
 
-    ``ranges``: line ranges by absolute path. All other modules are left to the usual finders.
-    """
-
-    def __init__(self, ranges: Mapping[str, Ranges]) -> None:
-        self.ranges = ranges
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.origin is None:
-            return None
-        ranges = self.ranges.get(os.path.realpath(spec.origin))
-        if ranges is None:
-            return None
-        loader = _PatchedLoader(fullname, spec.origin, ranges)
-        locations = spec.submodule_search_locations
-        return importlib.util.spec_from_file_location(
-            fullname, spec.origin, loader=loader, submodule_search_locations=locations
-        )
-
-
-class _PatchedLoader(importlib.machinery.SourceFileLoader):
     def __init__(self, name: str, path: str, ranges: Ranges) -> None:
         super().__init__(name, path)
         self.ranges = ranges

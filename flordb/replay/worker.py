@@ -20,7 +20,8 @@ from flordb.errors import ReplayError
 from flordb.record.build import is_recorded
 from flordb.record.passive import Passive
 from flordb.replay.guard import enter_overlay, protect_links
-from flordb.replay.observe import PatchedFinder, run_script
+from flordb.replay.importing import VersionFinder
+from flordb.replay.observe import run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
 from flordb.replay.task import DEVICES, Job
@@ -112,14 +113,16 @@ def _become(job: Job) -> None:
     kwargs.take_from_argv()
     # `python -m` looks for modules where it was started, `python script.py` beside the script.
     first = Path.cwd() if job.module is not None else (workspace / job.script).parent
-    sys.path[:] = [str(first), *(p for p in sys.path if p not in ("", os.getcwd()))]
+    others = [p for p in sys.path if p not in ("", os.getcwd())]
     _forget_modules(os.path.join(os.path.realpath(job.project), ""))
     ranges = {
         os.path.realpath(workspace / name): lines
         for name, lines in job.observed.items()
         if name != job.script
     }
-    sys.meta_path.insert(0, PatchedFinder(ranges))
+    finder = VersionFinder(ranges, job.project, job.workspace)
+    sys.path[:] = [str(first), *map(finder.of_version, others)]
+    sys.meta_path.insert(0, finder)
     os.register_at_fork(after_in_child=_after_fork)
 
 
