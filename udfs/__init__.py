@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from flordb.store.project import Project
-from flordb.store.tables import script
+from flordb.store.schema import script
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,12 @@ from flordb.query.facts import Memory, Tables, columns
 from flordb.replay.choices import statements_with_choices
 from flordb.settings import Settings
 from flordb.store import catalog
+from flordb.store.current import RewrittenError, SyncReport
 from flordb.store.found import Entry, listing
 from flordb.store.project import Project
-from flordb.store.refresh import RewrittenError, SyncReport, take_in
-from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, schema_version
+from flordb.store.refresh import take_in
+from flordb.store.schema import CATALOG, SCHEMA_VERSION, schema_version
+from flordb.store.tables import create
 from flordb.udfs import register as register_functions
 
 _T = TypeVar("_T")

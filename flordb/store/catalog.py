@@ -18,11 +18,11 @@ from weakref import WeakKeyDictionary
 import duckdb
 
 from flordb.settings import Settings
+from flordb.store.current import RewrittenError, SyncReport, is_current, is_settled
 from flordb.store.found import Entry, listing
 from flordb.store.lock import Lock, acquire, holders
 from flordb.store.project import Project
-from flordb.store.refresh import RewrittenError, SyncReport, is_current, is_settled, take_in
-from flordb.store.tables import CATALOG, SCHEMA_VERSION, create, first_row, schema_version
+from flordb.store.schema import CATALOG, SCHEMA_VERSION, first_row, schema_version
 
 __all__ = ["CATALOG", "SyncReport", "attach", "attach_in_memory", "copy_to", "detach", "sync"]
 
@@ -181,9 +181,14 @@ def _sync(project: Project, settings: Settings, files: dict[str, Entry]) -> Sync
         lock.release()
 
 
+# What taking in needs is imported when there is something to take in: most queries find nothing.
+
+
 def _write(
     project: Project, settings: Settings, files: dict[str, Entry], deadline: float
 ) -> SyncReport:
+    from flordb.store.refresh import take_in
+
     rebuilt: str | None = None
     while True:
         db = duckdb.connect()
@@ -223,6 +228,8 @@ def _open(db: duckdb.DuckDBPyConnection, path: Path) -> str | None:
     db.execute(f"ATTACH {_quoted(path)} AS {CATALOG} (STORAGE_VERSION '{_STORAGE_VERSION}')")
     db.execute(f"USE {CATALOG}")
     if not first_row(db, "SELECT 1 FROM duckdb_tables() WHERE database_name = ?", CATALOG):
+        from flordb.store.tables import create
+
         create(db)
         return None
     if not _is_whole(db, path):
@@ -307,6 +314,9 @@ def _build(
     settings: Settings,
     files: dict[str, Entry],
 ) -> SyncReport:
+    from flordb.store.refresh import take_in
+    from flordb.store.tables import create
+
     connection.execute(f"ATTACH ':memory:' AS {CATALOG}")
     db = connection.cursor()
     db.execute(f"USE {CATALOG}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC
 from typing import Any
 
 import duckdb
@@ -13,55 +12,16 @@ from xxhash import xxh3_128_hexdigest
 
 from flordb.errors import RunFileError
 from flordb.settings import Settings
-from flordb.store import ingest, state
+from flordb.store import ingest
+from flordb.store.current import Known, RewrittenError, SyncReport, changed_states, known_files
 from flordb.store.found import Entry, read
 from flordb.store.layout import append
 from flordb.store.project import Project
 from flordb.store.runfile import parse_run
-from flordb.store.tables import CATALOG, is_described, redescribe
+from flordb.store.tables import is_described, redescribe
 
 _BATCH_ROWS = 2_000_000
 """Contexts and values that are put into the tables together; a row takes about 100 bytes."""
-
-
-@dataclass(frozen=True)
-class SyncReport:
-    """What a sync did.
-
-    ``files`` and ``rows``: how many were taken in. ``problems``: what was left out and why.
-    ``locked``: why the database could not be brought up to date, and who has it, None if it
-    was. ``rebuilt``: why the database was built anew, and where the old one is.
-    """
-
-    files: int = 0
-    rows: int = 0
-    problems: tuple[str, ...] = ()
-    locked: str | None = None
-    rebuilt: str | None = None
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A run file as it was taken in. ``size`` and ``digest`` are of its uncompressed lines."""
-
-    file_id: int
-    kind: str
-    run_id: int | None
-    rank: int | None
-    disk_size: int
-    mtime_ns: int
-    blob: str | None
-    size: int
-    digest: str
-
-    def is_current(self, entry: Entry) -> bool:
-        if entry.blob is not None:
-            return self.blob == entry.blob
-        return (self.disk_size, self.mtime_ns) == (entry.disk_size, entry.mtime_ns)
-
-
-class RewrittenError(Exception):
-    """A run file that was taken in no longer begins as it did."""
 
 
 Place = tuple[int, int]
@@ -73,7 +33,7 @@ class _Progress:
     """What a sync has done so far, and what it knows about the database as it grows."""
 
     settings: Settings
-    known: dict[str, _Known]
+    known: dict[str, Known]
     runs: dict[ingest.Identity, int]
     places: dict[Place, set[str]]
     """The files of each run and rank."""
@@ -102,7 +62,7 @@ def take_in(
     ]
     if stale:
         _take_stale(db, project, files, stale, progress)
-    elif _changed_states(db, settings) or not is_described(db):
+    elif changed_states(db, settings) or not is_described(db):
         _transaction(db, lambda: _settle(db, progress))
     return SyncReport(progress.files, progress.rows, tuple(progress.problems))
 
@@ -121,7 +81,7 @@ def _settle(db: duckdb.DuckDBPyConnection, progress: _Progress) -> None:
     """Bring up to date what depends on all that was taken in."""
     ranked = any(rank > 0 for _, rank in progress.places)
     redescribe(db, progress.numbers, progress.kinds, ranked)
-    for run_id, rank, now in _changed_states(db, progress.settings):
+    for run_id, rank, now in changed_states(db, progress.settings):
         db.execute("UPDATE runs SET state = ? WHERE run_id = ? AND rank = ?", [now, run_id, rank])
     _note_change(db)
 
@@ -131,17 +91,9 @@ def _note_change(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("INSERT OR REPLACE INTO meta VALUES ('content', uuid()::VARCHAR)")
 
 
-def is_current(db: duckdb.DuckDBPyConnection, files: dict[str, Entry], settings: Settings) -> bool:
-    """Whether the database attached to ``db`` has all that the listed run files say."""
-    known = _known(db)
-    if any(name not in known or not known[name].is_current(e) for name, e in files.items()):
-        return False
-    return not _changed_states(db, settings)
-
-
 def _load(db: duckdb.DuckDBPyConnection, settings: Settings) -> _Progress:
     rows = db.execute("SELECT DISTINCT projid, tstamp, filename, run_id FROM runs").fetchall()
-    known = _known(db)
+    known = known_files(db)
     places: dict[Place, set[str]] = {}
     for name, file in known.items():
         if file.run_id is not None and file.rank is not None:
@@ -161,14 +113,6 @@ def _load(db: duckdb.DuckDBPyConnection, settings: Settings) -> _Progress:
         ),
         last_file_id=max((file.file_id for file in known.values()), default=0),
     )
-
-
-def _known(db: duckdb.DuckDBPyConnection) -> dict[str, _Known]:
-    rows = db.execute(
-        "SELECT file, file_id, kind, run_id, rank, disk_size, mtime_ns, blob, size, digest "
-        f"FROM {CATALOG}.files"
-    ).fetchall()
-    return {row[0]: _Known(*row[1:]) for row in rows}
 
 
 def _take_stale(
@@ -301,7 +245,7 @@ class _Writer:
         heartbeat = self.progress.settings.heartbeat_seconds
         self.batch = ingest.Batch(self.progress.numbers, heartbeat, self.is_fresh)
         self.gone = ingest.Gone()
-        self.entries: dict[str, tuple[Entry, _Known]] = {}
+        self.entries: dict[str, tuple[Entry, Known]] = {}
         self.again: set[str] = set()
         """Files that are in the table `files` already."""
         self.touched: dict[str, int] = {}
@@ -357,7 +301,7 @@ class _Writer:
         digest = xxh3_128_hexdigest(lines)
         on_disk = (entry.disk_size, entry.mtime_ns, entry.blob)
         run_id, rank = place if place is not None else (None, None)
-        known = _Known(file_id, kind, run_id, rank, *on_disk, len(lines), digest)
+        known = Known(file_id, kind, run_id, rank, *on_disk, len(lines), digest)
         self.entries[entry.name] = entry, known
         self.progress.known[entry.name] = known
         self.progress.files += 1
@@ -401,33 +345,3 @@ _FILES = pa.schema(
         ("digest", pa.string()),
     ]
 )
-
-
-_UNSETTLED = (
-    "file IS NOT NULL AND (state IS NULL OR state NOT IN ('finished', 'failed', 'killed', 'lost') "
-    "OR (state IN ('killed', 'lost') AND ended IS NOT NULL))"
-)
-
-
-def is_settled(db: duckdb.DuckDBPyConnection) -> bool:
-    """Whether no run's state can change while its run file stays as it is."""
-    query = f"SELECT count(*) FROM {CATALOG}.runs WHERE {_UNSETTLED}"
-    return bool(db.execute(query).fetchall() == [(0,)])
-
-
-def _changed_states(
-    db: duckdb.DuckDBPyConnection, settings: Settings
-) -> list[tuple[int, int, str]]:
-    """(run_id, rank, state) of the runs whose state is no longer the one in the table."""
-    rows = db.execute(
-        "SELECT run_id, rank, state, ended IS NOT NULL, status, error, host, pid, pid_start, "
-        f"last_seen FROM {CATALOG}.runs WHERE {_UNSETTLED}"
-    ).fetchall()
-    changed = []
-    for run_id, rank, before, ended, status, error, host, pid, pid_start, last_seen in rows:
-        seen = last_seen.replace(tzinfo=UTC).timestamp() if last_seen is not None else None
-        signs = state.Signs(ended, status, error, host, pid, pid_start, seen)
-        now = state.derive(signs, settings.heartbeat_seconds)
-        if now != before:
-            changed.append((run_id, rank, now))
-    return changed
