@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING
 
 import click
 
 from flordb.cli import options
-
-if TYPE_CHECKING:
-    from flordb.query.connection import Connection
 
 
 @click.command()
@@ -41,25 +36,6 @@ def command(
             click.echo(json.dumps(plain(plan), indent=2))
             return
         click.echo(describe(plan))
-        if not plan.tasks and not plan.refusals and (vain := _tried_in_vain(connection, text)):
-            click.echo(
-                f"Tried in vain before, and not again: {', '.join(vain)}. Why: "
-                "flordb sql \"SELECT * FROM acquisitions WHERE status <> 'acquired'\""
-            )
         if show_patches:
             for text in patches(connection.project, plan):
                 click.echo(text)
-
-
-_IN_VAIN = """
-SELECT DISTINCT value_name FROM acquisitions AS tried WHERE status <> 'acquired' AND NOT EXISTS (
-    FROM acquisitions AS later WHERE later.run_id = tried.run_id
-    AND later.value_name = tried.value_name AND later.status = 'acquired'
-) ORDER BY value_name
-"""
-
-
-def _tried_in_vain(connection: Connection, query: str) -> list[str]:
-    """The names in a query that replays have not given for some run."""
-    names = [name for (name,) in connection.execute(_IN_VAIN).fetchall()]
-    return [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query)]

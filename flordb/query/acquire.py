@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from flordb.errors import warn
 from flordb.query.errors import BudgetExceeded
+from flordb.query.explain import NOT_AGAIN
 from flordb.replay import lacking
+from flordb.replay.lacking import Key, Tried, keys
 from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store.project import Project
@@ -63,16 +65,33 @@ def tell(report: Report) -> None:
         warn(sentence)
 
 
+def in_vain(tried: Iterable[Tried]) -> list[str]:
+    """What users should know of values that earlier replays did not give: why, and what to do."""
+    lines = lacking.lines(tried)
+    return [f"{NOT_AGAIN}: {line}" for line in lines[:_MOST_SAID]] + _more(len(lines))
+
+
+def untold(tried: Iterable[Tried], told: set[Key]) -> list[Tried]:
+    """Those of them of which the user was not told before, which he now is."""
+    found = [each for each in tried if not keys(each) <= told]
+    told.update(*map(keys, found))
+    return found
+
+
 def sentences(reports: Iterable[Report]) -> list[str]:
     """What users should know of replays: what could not be had, what came out differently."""
     reports = list(reports)
     lines = lacking.lines(failure for report in reports for failure in report.failures)
-    found = lines[:_MOST_SAID]
-    if len(lines) > _MOST_SAID:
-        more = len(lines) - _MOST_SAID
-        found.append(f"{more} more reasons why values are lacking: SELECT * FROM acquisitions")
+    found = lines[:_MOST_SAID] + _more(len(lines))
     anomalies = [text for report in reports for text in report.anomalies]
     return found + [
         f"a replay came out differently: {text}; see SELECT * FROM replay_anomalies"
         for text in anomalies[:_MOST_SAID]
     ]
+
+
+def _more(count: int) -> list[str]:
+    if count <= _MOST_SAID:
+        return []
+    more = count - _MOST_SAID
+    return [f"{more} more reasons why values are lacking: SELECT * FROM acquisitions"]

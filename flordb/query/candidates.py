@@ -16,6 +16,7 @@ from flordb.query.needs import Needs
 from flordb.query.pivots import relation
 from flordb.query.predicates import Parameters, Part, decidable, merged
 from flordb.query.statement import Reference
+from flordb.replay.lacking import Tried
 from flordb.replay.want import Want
 
 Iterations = frozenset[int] | None
@@ -24,36 +25,50 @@ Iterations = frozenset[int] | None
 
 @dataclass(frozen=True)
 class _Lack:
-    """A run that lacks a name, but for the iterations in ``done``."""
+    """A run that lacks a name, but for the iterations in ``done``. ``why``: it is not tried again,
+    because nothing came of it before."""
 
     run: Run
     name: str
     done: frozenset[int]
+    why: str = ""
 
 
-def wants_of(
+@dataclass(frozen=True)
+class Found:
+    """What a reference to ``flor`` lacks: what has to be acquired, a want a run and set of
+    iterations, and what was tried in vain before."""
+
+    wants: tuple[Want, ...] = ()
+    tried: tuple[Tried, ...] = ()
+
+
+def lacking(
     tables: Tables,
     reference: Reference,
     needs: Needs,
     columns: Columns,
     parameters: Parameters,
-) -> Sequence[Want]:
-    """What has to be acquired for one reference to ``flor``: a want a run and set of iterations."""
+) -> Found:
+    """What one reference to ``flor`` lacks in the runs that its conditions leave."""
     virtual = {name: columns.virtual[name] for name in needs.logged if name in columns.virtual}
     if not virtual:
-        return ()
+        return Found()
     about = tuple(virtual.items())
     lacks = tables.once(("lacks", about), lambda: _lacks(tables, virtual))
     if not lacks:
-        return ()
+        return Found()
     parts = decidable(reference, columns, parameters)
 
-    def find() -> tuple[Want, ...]:
-        return tuple(_wants(tables, virtual, lacks, parts))
+    def find() -> Found:
+        fresh = [lack for lack in lacks if not lack.why]
+        vain = [lack for lack in lacks if lack.why]
+        wants = _wants(tables, virtual, fresh, parts) if fresh else ()
+        return Found(tuple(wants), tuple(_tried(tables, virtual, vain, parts)) if vain else ())
 
     if not all(part.is_plain for part in parts):
         return find()
-    return tables.once(("wants", about, tuple(part.key() for part in parts)), find)
+    return tables.once(("lacking", about, tuple(part.key() for part in parts)), find)
 
 
 def _wants(
@@ -80,6 +95,19 @@ def _wants(
     return (_want(run, names, wanted) for (_, wanted), (run, names) in found.items())
 
 
+def _tried(
+    tables: Tables,
+    virtual: Mapping[str, Sequence[LogStatement]],
+    lacks: Sequence[_Lack],
+    parts: Sequence[Part],
+) -> Iterator[Tried]:
+    loops = {name: _main_loop(statements) for name, statements in virtual.items()}
+    decided = _decided(tables, lacks, parts, set(loops.values()))
+    for lack in lacks:
+        if lack.run.run_id in decided[loops[lack.name]]:
+            yield Tried(_want(lack.run, [lack.name], None), (lack.name,), lack.why)
+
+
 def _want(run: Run, names: list[str], wanted: Iterations) -> Want:
     identity = (run.run_id, run.projid, run.tstamp, run.filename, run.file, run.version)
     return Want(*identity, tuple(names), None if wanted is None else tuple(sorted(wanted)))
@@ -99,7 +127,10 @@ def _main_loop(statements: Sequence[LogStatement]) -> str | None:
 
 
 def _lacks(tables: Tables, virtual: Mapping[str, Sequence[LogStatement]]) -> list[_Lack]:
-    """The runs that lack a name, in the order of time, and that a statement of the code reaches."""
+    """The runs that lack a name, in the order of time, and that a statement of the code reaches.
+
+    A run of which some iterations were tried in vain is there twice where others are lacking.
+    """
     digests = {name: {s.digest for s in found} for name, found in virtual.items()}
     known = facts.attempts(tables, digests)
     found = []
@@ -110,8 +141,12 @@ def _lacks(tables: Tables, virtual: Mapping[str, Sequence[LogStatement]]) -> lis
         for run in runs:
             attempt = known.get((run.run_id, name), facts.NOTHING)
             complete = attempt.whole or (not in_loop and attempt.iterations)
-            if run.filename in scripts and not complete:
+            if run.filename not in scripts:
+                continue
+            if not complete:
                 found.append(_Lack(run, name, attempt.iterations))
+            if attempt.why:
+                found.append(_Lack(run, name, attempt.iterations, attempt.why))
     return found
 
 

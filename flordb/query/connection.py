@@ -22,7 +22,7 @@ from flordb import settings as _settings
 from flordb.errors import ProjectError, warn
 from flordb.query import errors
 from flordb.query import statement as _statement
-from flordb.query.acquire import tell, without
+from flordb.query.acquire import in_vain, tell, untold, without
 from flordb.query.cursor import Cursor
 from flordb.query.errors import mapped
 from flordb.query.explain import describe
@@ -35,6 +35,7 @@ from flordb.query.progress import progress_bar
 from flordb.query.result import Result
 from flordb.query.statement import Statement
 from flordb.replay.choices import statements_with_choices
+from flordb.replay.lacking import Key, keys
 from flordb.replay.want import Want
 from flordb.settings import Settings, seconds_of
 from flordb.store import catalog
@@ -115,6 +116,7 @@ class Connection(Cursor):
         self._lock = threading.RLock()
         self._running: list[threading.Event] = []
         self._told_of_lock = False
+        self._told: set[Key] = set()
         self._is_held = False
         self._in_transaction = False
         self._views: dict[str, Statement] = {}
@@ -141,8 +143,7 @@ class Connection(Cursor):
                     duckdb.extract_statements(part)  # says what is wrong, if anything is
                 reading = self._with_views(parsed)
                 if any(each.references for each in reading):
-                    wants = self._wants(reading, parameters)
-                    plans.append(self._make_plan(wants))
+                    plans.append(self._make_plan(self._all_prepared(reading, parameters)))
         if not plans:
             return self._make_plan([])
         return plans[-1]
@@ -255,10 +256,13 @@ class Connection(Cursor):
             since = time.monotonic()
             with self._lock, self._attached():
                 prepared = self._prepare(parsed, parameters)
-                wants = without(self._wants(reading, parameters, prepared), asked)
+                found = self._all_prepared(reading, parameters, prepared)
+                wants = without((want for one in found for want in one.wants), asked)
                 if not wants or not self._may_acquire(chosen):
                     result = self._query(prepared.sql, parameters, frame)
                     self._note_view(parsed)
+                    if chosen.acquire != "never":
+                        self._tell_of_vain(found)
                     return result
             if stop.is_set():
                 raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
@@ -295,10 +299,12 @@ class Connection(Cursor):
 
     # All that replays need is imported when it is needed: most queries lack nothing.
 
-    def _make_plan(self, wants: Sequence[Want]) -> Plan:
+    def _make_plan(self, found: Sequence[Prepared]) -> Plan:
         from flordb.replay.plan import make_plan
 
-        return make_plan(self.project, wants, self.settings)
+        wants = [want for one in found for want in one.wants]
+        tried = tuple(each for one in found for each in one.tried)
+        return replace(make_plan(self.project, wants, self.settings), tried=tried)
 
     def _acquire(
         self, wants: Sequence[Want], chosen: Settings, stop: threading.Event, since: float
@@ -312,6 +318,13 @@ class Connection(Cursor):
                 reports = acquire(self.project, wants, chosen, show, stop, since)
         for report in reports:
             tell(report)
+            self._told.update(*map(keys, report.failures))
+
+    def _tell_of_vain(self, found: Sequence[Prepared]) -> None:
+        """Warn once of values that are not there because earlier replays did not give them."""
+        tried = (each for one in found for each in one.tried)
+        for sentence in in_vain(untold(tried, self._told)):
+            warn(sentence)
 
     def _explain(
         self, parsed: Statement, parameters: Parameters, frame: FrameType | None
@@ -320,8 +333,8 @@ class Connection(Cursor):
         with self._attached():
             acted = replace(parsed, probe=False)
             prepared = self._prepare(acted, parameters)
-            wants = self._wants(self._with_views(acted), parameters, prepared)
-            text = describe(self._make_plan(wants))
+            found = self._all_prepared(self._with_views(acted), parameters, prepared)
+            text = describe(self._make_plan(found))
             result = self._query(prepared.sql, parameters, frame)
         rows = [("acquisition_plan", text)]
         if result is not None:
@@ -334,17 +347,17 @@ class Connection(Cursor):
         self, parsed: Statement, parameters: Parameters, named: Collection[str] = ()
     ) -> Prepared:
         if not parsed.references:
-            return Prepared(parsed.text, ())
+            return Prepared(parsed.text)
         statements = statements_with_choices(self.project)
         return prepare(self._duckdb, parsed, statements, parameters, self._memory, named)
 
-    def _wants(
+    def _all_prepared(
         self,
         reading: Sequence[Statement],
         parameters: Parameters,
         first: Prepared | None = None,
-    ) -> list[Want]:
-        """What a statement, the first of these, and the views that it reads want."""
+    ) -> list[Prepared]:
+        """A statement, the first of these, and the views that it reads, planned."""
         found = [first if first is not None else self._prepare(reading[0], parameters)]
         if len(reading) > 1:
             call = _statement.executed(reading[0].text)
@@ -352,7 +365,7 @@ class Connection(Cursor):
             trees = [each.tree for each in reading if each.tree is not None]
             named = frozenset[str]().union(*map(names_in, trees))
             found += [self._prepare(each, given, named) for each in reading[1:]]
-        return [want for prepared in found for want in prepared.wants]
+        return found
 
     # The user's views and macros that mention flor.
 

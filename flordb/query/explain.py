@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 
+NOT_AGAIN = "not tried again until its statement changes"
+"""What is said of values that an earlier replay did not give."""
+
 HEADER = ("tstamp", "filename", "columns", "scan", "iterations", "seconds", "notes")
 
 
 def describe(plan: Plan) -> str:
-    """Some lines of text: the price, then a line a replay, then what is refused and why."""
-    if not plan.tasks and not plan.refusals:
-        return "Nothing to acquire."
-    lines = [headline(plan)]
+    """Some lines of text: the price, then a line a replay, then what cannot be had and why."""
+    lines = [headline(plan) if plan.tasks or plan.refusals else "Nothing to acquire."]
     if plan.tasks:
         lines += _aligned([HEADER, *rows(plan)[:_MOST_ROWS]])
         lines += _more(len(plan.tasks), "replays")
     refused = lacking.lines(plan.refusals)
     lines += [f"  cannot be had: {line}" for line in refused[:_MOST_ROWS]]
     lines += _more(len(refused), "reasons")
+    tried = lacking.lines(plan.tried)
+    lines += [f"  {NOT_AGAIN}: {line}" for line in tried[:_MOST_ROWS]]
+    lines += _more(len(tried), "reasons")
     return "\n".join(lines)
 
 

@@ -186,10 +186,14 @@ def ended_runs(tables: Tables) -> list[Run]:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a run has of a name, or was tried for in vain: all, or these iterations."""
+    """What a run has of a name, or was tried for in vain: all, or these iterations.
+
+    ``why`` nothing came of what was tried in vain; empty where nothing was.
+    """
 
     whole: bool
     iterations: frozenset[int]
+    why: str = ""
 
 
 NOTHING = Attempt(False, frozenset())
@@ -206,11 +210,11 @@ def attempts(
     found: dict[tuple[int, str], Attempt] = {}
     names = list(digests)
     tried = (
-        "SELECT run_id, value_name, iterations, status, statement, flordb "
+        "SELECT run_id, value_name, iterations, status, reason, statement, flordb "
         "FROM flordb.acquisitions "
-        "WHERE value_name IN (SELECT unnest(?::VARCHAR[]))"
+        "WHERE value_name IN (SELECT unnest(?::VARCHAR[])) ORDER BY tstamp_tried"
     )
-    for run_id, name, iterations, status, statement, version in tables.rows(tried, [names]):
+    for run_id, name, iterations, status, reason, statement, version in tables.rows(tried, [names]):
         # Without git there is no statement to compare with, and no version to replay either.
         if status != "acquired" and (
             (statement is not None and statement not in digests[name])
@@ -219,7 +223,8 @@ def attempts(
             continue
         before = found.get((run_id, name), NOTHING)
         done = before.iterations | frozenset(iterations or ())
-        found[run_id, name] = Attempt(before.whole or iterations is None, done)
+        why = before.why if status == "acquired" else reason or status
+        found[run_id, name] = Attempt(before.whole or iterations is None, done, why)
     logged = (
         "SELECT run_id, name, source FROM flordb.odd_logs JOIN flordb.names USING (name_id) "
         "WHERE name IN (SELECT unnest($1::VARCHAR[])) UNION "

@@ -14,22 +14,25 @@ import duckdb
 
 from flordb.analysis.statements import LogStatement
 from flordb.query import pivots
-from flordb.query.candidates import wants_of
+from flordb.query.candidates import lacking
 from flordb.query.facts import Columns, Memory, Tables, columns
 from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, names_in, needs_of
 from flordb.query.predicates import Parameters
 from flordb.query.splice import alias_of, pivot_names, relation_of, spliced, widened
 from flordb.query.statement import HEAD, Reference, Statement
+from flordb.replay.lacking import Tried
 from flordb.replay.want import Want
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """``sql``: what DuckDB is to run once the ``wants`` are acquired."""
+    """``sql``: what DuckDB is to run once the ``wants`` are acquired. ``tried``: what it lacks too,
+    but was tried in vain before."""
 
     sql: str
-    wants: tuple[Want, ...]
+    wants: tuple[Want, ...] = ()
+    tried: tuple[Tried, ...] = ()
 
 
 def prepare(
@@ -58,18 +61,22 @@ def prepare(
 
     needs = [(reference, needs_of(reference, known, named)) for reference in statement.references]
     if any(need.maybe for _, need in needs) and not statement.lasting:
-        tried = text(needs)
+        attempt = text(needs)
         settled = tables.once(
-            ("bound", tried), lambda: _bound(tables, needs, known, text, statement, parameters)
+            ("bound", attempt), lambda: _bound(tables, needs, known, text, statement, parameters)
         )
         needs = list(zip(statement.references, settled, strict=True))
     wants: list[Want] = []
+    tried: list[Tried] = []
     if not statement.probe:
         for reference, need in needs:
-            found = wants_of(tables, reference, need, known, parameters)
-            pivot = relation(pivot_names(need, known)) if found else ""
-            wants.extend(within_limit(tables, reference, pivot, found, parameters))
-    return Prepared(text(needs), tuple(wants))
+            found = lacking(tables, reference, need, known, parameters)
+            if found.wants or found.tried:
+                cut = (tables, reference, relation(pivot_names(need, known)))
+                wants += within_limit(*cut, found.wants, parameters)
+                read = within_limit(*cut, [each.want for each in found.tried], parameters)
+                tried += [each for each in found.tried if each.want in read]
+    return Prepared(text(needs), tuple(wants), tuple(tried))
 
 
 _Needs = list[tuple[Reference, Needs]]

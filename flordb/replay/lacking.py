@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +24,25 @@ class Lacking(Protocol):
     def reason(self) -> str: ...
     @property
     def choosable(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Values that an earlier replay did not give, or was refused for, and that no other is for."""
+
+    want: Want
+    names: tuple[str, ...]
+    reason: str
+    choosable: str = ""
+
+
+Key = tuple[str, str]
+"""A run's file and a name."""
+
+
+def keys(item: Lacking) -> set[Key]:
+    """Which values they are."""
+    return {(item.want.file, name) for name in item.names}
 
 
 def lines(items: Iterable[Lacking]) -> list[str]:

@@ -20,6 +20,7 @@ from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
+from flordb.replay.lacking import Tried
 from flordb.replay.placing import Placing, third_party
 from flordb.replay.propagate import Insertion, Patch, Refusal, merge
 from flordb.replay.recorded import Recorded, recorded
@@ -74,7 +75,8 @@ class Plan:
     """What will be done. ``seconds``: until all of it is done, by ``workers`` at a time.
 
     ``start_seconds``: the part of it until the first worker can begin. ``money``: the price of the
-    workers' hours, where the setting `price_per_device_hour` says what one costs.
+    workers' hours, where the setting `price_per_device_hour` says what one costs. ``tried``: what
+    earlier replays did not give, and this plan does not try again.
     """
 
     tasks: tuple[Task, ...]
@@ -84,6 +86,7 @@ class Plan:
     imports: tuple[str, ...] = ()
     start_seconds: float = 0.0
     money: float | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Plan:
@@ -404,14 +407,16 @@ def as_json(plan: Plan) -> dict[str, Any]:
             }
             for task in plan.tasks
         ],
-        "refusals": [
-            {
-                "tstamp": refused.want.tstamp.isoformat(),
-                "filename": refused.want.filename,
-                "names": list(refused.names),
-                "reason": refused.reason,
-                "choosable": refused.choosable or None,
-            }
-            for refused in plan.refusals
-        ],
+        "refusals": [_plain(refused) for refused in plan.refusals],
+        "tried": [_plain(tried) for tried in plan.tried],
+    }
+
+
+def _plain(lacking: Refused | Tried) -> dict[str, Any]:
+    return {
+        "tstamp": lacking.want.tstamp.isoformat(),
+        "filename": lacking.want.filename,
+        "names": list(lacking.names),
+        "reason": lacking.reason,
+        "choosable": lacking.choosable or None,
     }

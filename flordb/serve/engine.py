@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from flordb.query.acquire import sentences, without
+from flordb.query.acquire import in_vain, sentences, untold, without
 from flordb.query.errors import ProgrammingError, mapped
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
 from flordb.query.sharing import acquire
 from flordb.query.statement import Statement, parse
 from flordb.replay.execute import Progress
+from flordb.replay.lacking import Key, keys
 from flordb.replay.plan import make_plan
 from flordb.serve import guard
 from flordb.serve.database import READ_ONLY, Database
@@ -31,12 +32,14 @@ from flordb.store.project import Project
 @dataclass
 class Client:
     """Who asks. ``settings`` are the session's own (its budget), ``stop`` ends its waiting,
-    ``progress`` and ``tell`` take what the user should know."""
+    ``progress`` and ``tell`` take what the user should know, ``told`` is what the session knows of
+    values that cannot be had."""
 
     settings: Settings
     stop: threading.Event
     progress: Callable[[Progress], None] | None = None
     tell: Callable[[str], None] = field(default=lambda text: None)
+    told: set[Key] = field(default_factory=set)
 
 
 class Engine:
@@ -70,7 +73,10 @@ class Engine:
             if parsed.explain:
                 return self._explained(parsed, client.settings), True
             prepared = self._prepare(parsed)
-            return prepared.sql, not prepared.wants or client.settings.acquire == "never"
+            complete = not prepared.wants or client.settings.acquire == "never"
+            if complete:
+                _tell_of_vain(prepared, client)
+            return prepared.sql, complete
 
     def _checked(self, sql: str, client: Client) -> Statement:
         guard.check(sql)
@@ -87,6 +93,7 @@ class Engine:
             prepared = self._prepare(parsed)
             wants = without(prepared.wants, asked)
             if not wants or client.settings.acquire == "never":
+                _tell_of_vain(prepared, client)
                 return prepared.sql
             with mapped():
                 reports = acquire(
@@ -95,6 +102,7 @@ class Engine:
             self.database.refresh(0)
             for text in sentences(reports):
                 client.tell(text)
+            client.told.update(*(keys(failure) for r in reports for failure in r.failures))
 
     def _prepare(self, parsed: Statement) -> Prepared:
         return self.database.whole(lambda: self._prepared(parsed))
@@ -107,7 +115,8 @@ class Engine:
     def _explained(self, parsed: Statement, settings: Settings) -> str:
         """DuckDB's EXPLAIN with the acquisition plan above it, as a statement of its own."""
         prepared = self._prepare(replace(parsed, probe=False))
-        text = describe(make_plan(self.project, prepared.wants, settings))
+        plan = make_plan(self.project, prepared.wants, settings)
+        text = describe(replace(plan, tried=prepared.tried))
         rows = [("acquisition_plan", text)]
         with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
@@ -115,6 +124,12 @@ class Engine:
             rows += [(str(key), str(value)) for key, value in found]
         listed = ", ".join(f"({quoted(key)}, {quoted(value)})" for key, value in rows)
         return f"SELECT * FROM (VALUES {listed}) t(explain_key, explain_value)"
+
+
+def _tell_of_vain(prepared: Prepared, client: Client) -> None:
+    if client.settings.acquire != "never":
+        for text in in_vain(untold(prepared.tried, client.told)):
+            client.tell(text)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import duckdb
 
 from flordb.errors import FlorError
 from flordb.query.options import assigned, assignment
+from flordb.replay.lacking import Key
 from flordb.serve.database import READ_ONLY, Database
 from flordb.serve.engine import Client, Engine, quoted
 from flordb.serve.errors import ServeError
@@ -39,6 +40,7 @@ class Quack:
         self._engine = engine
         self._begun: set[str] = set()
         self._settings: dict[str, Settings] = {}
+        self._told: dict[str, set[Key]] = {}
         self._callers: Callers | None = None
         self._uri: str | None = None
 
@@ -94,7 +96,8 @@ class Quack:
                 self._settings[session] = assigned(settings, self._engine.settings, option)
                 return begin + "SELECT true AS Success"
             gone = threading.Event()
-            client = Client(settings, gone, tell=_log.warning)
+            told = self._told.setdefault(session, set())
+            client = Client(settings, gone, tell=_log.warning, told=told)
             with self._callers.watched(gone) if self._callers is not None else nullcontext():
                 return begin + self._engine.prepared(sql, client)
         except (FlorError, duckdb.Error) as error:

@@ -54,8 +54,10 @@ def test_refusal_says_how_to_choose_and_the_choice_is_kept(
     assert flor(place, "replay", "--yes", "twice").returncode == 1
     again = flor(place, "plan", "SELECT twice FROM flor").stdout
     assert again.startswith(
-        "Nothing to acquire.\nTried in vain before, and not again: twice. Why: "
+        "Nothing to acquire.\n"
+        "  not tried again until its statement changes: twice of train.py, 2 runs ("
     )
+    assert "; to choose: flordb replay twice --at FILE:LINE@" in again
     line = line_of('flor.log("end", weight)')
     done = flor(place, "replay", "--yes", "twice", "--at", f"train.py:{line}@{where}")
     assert done.returncode == 0, done.stderr

@@ -81,3 +81,12 @@ def test_a_failure_is_a_warning_and_a_row(history) -> None:
             warnings.simplefilter("error")
             assert connection.execute(sql).fetchall() == [(0.5, None)]
         assert connection.execute("SELECT status FROM acquisitions").fetchall() == [("failed",)]
+    with flordb.connect(history.root) as connection:
+        with pytest.warns(FlorWarning, match=r"not tried again .*: broken of train.py, .*pop from"):
+            assert connection.execute(sql).fetchall() == [(0.5, None)]
+        plan = connection.explain(sql)
+        assert plan.startswith("Nothing to acquire.\n  not tried again until its statement changes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            connection.execute(sql)
+            connection.execute(sql, acquire="never")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
+import time
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -12,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from flordb.store.runfile import dump_line
 from tests.serve.support import Served, connected
 
 pytestmark = pytest.mark.slow
@@ -258,10 +262,36 @@ def test_over_budget_is_an_error_with_plan_and_ways_on(server: Served) -> None:
         assert stored.fetchall() == [(1.0, None)]
         connection.execute("RESET flor_acquire; SET flor_budget = '1 min'")
         told: list[str] = []
-        connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        connection.add_notice_handler(partial(_note, told))
         third = connection.execute("SELECT epoch, third FROM flor WHERE lr = 1 ORDER BY epoch")
         assert third.fetchall() == [(0, 1.0), (1, 5 / 3), (2, 7 / 3), (3, 3.0)]
         assert any(text.startswith("replaying third: ") for text in told)
+
+
+def test_a_session_is_told_once_what_was_tried_in_vain(server: Served) -> None:
+    run = server.place.run_files()[0]
+    header = json.loads(run.read_text().partition("\n")[0])
+    outcome = {"k": "outcome", "n": "square", "status": "refused", "reason": "no such place"}
+    replay = run.with_name(f"{run.name.removesuffix('.jsonl')}.replay-00.jsonl")
+    replay.write_text(dump_line({**header, "k": "replay"}) + dump_line(outcome))
+    with connected(server) as connection:
+        known = "SELECT reason FROM acquisitions WHERE value_name = 'square'"
+        while not connection.execute(known).fetchall():
+            time.sleep(0.1)
+    for binary in (False, True):  # the second is described before it is executed
+        with connected(server) as connection:
+            told: list[str] = []
+            connection.add_notice_handler(partial(_note, told))
+            for _ in range(2):
+                query = "SELECT square FROM flor WHERE lr = 0.5"
+                assert connection.execute(query, binary=binary).fetchall() == [(None,)]
+            (text,) = told
+            assert text.startswith("not tried again until its statement changes: square of ")
+            assert text.endswith("no such place")
+
+
+def _note(told: list[str], notice: errors.Diagnostic) -> None:
+    told.append(notice.message_primary or "")
 
 
 def test_probes_acquire_nothing(server: Served) -> None:

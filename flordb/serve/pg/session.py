@@ -22,6 +22,7 @@ from pygwire.messages import FieldDescription
 from flordb.errors import FlorError
 from flordb.query.statement import split
 from flordb.replay.execute import Progress
+from flordb.replay.lacking import Key
 from flordb.serve.engine import Client, Engine
 from flordb.serve.errors import Cancelled
 from flordb.serve.pg import catalog, parameters
@@ -73,6 +74,7 @@ class Session:
     _running: Rows | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
+    _told_of: set[Key] = field(default_factory=set)
     is_busy: bool = False
     deadline: float = math.inf
 
@@ -258,11 +260,15 @@ class Session:
 
     def _open(self, sql: str) -> Rows:
         """A query's rows, once all that it needs is acquired."""
-        client = Client(self.variables.settings, self._cancelled, self._progress, self._warn)
+        client = self._client(self._progress)
         translated = catalog.translated(sql, self.variables)
         ready = self.engine.prepared(translated or sql, client)
         self._check_cancelled()
         return self._rows(ready, sql if translated else None)
+
+    def _client(self, progress: Callable[[Progress], None] | None = None) -> Client:
+        settings = self.variables.settings
+        return Client(settings, self._cancelled, progress, self._warn, self._told_of)
 
     def _rows(self, sql: str, probed: str | None) -> Rows:
         try:
@@ -292,7 +298,7 @@ class Session:
                 return [Column(command.name, TEXT)]
             is_fetch = command.kind == "fetch" and command.tag == "FETCH"
             return self._cursor(command.name).rows.columns if is_fetch else None
-        client = Client(self.variables.settings, self._cancelled)
+        client = self._client()
         translated = catalog.translated(portal.sql, self.variables)
         ready, is_complete = self.engine.described(translated or portal.sql, client)
         rows = self._rows(ready, portal.sql if translated else None)
