@@ -2,7 +2,8 @@
 
 DuckDB lets one process write to a file, so the server leaves the project's own file to the others
 (`flordb sql`, trainings, DuckDB shells) and keeps a copy in the store's temporary folder. It takes
-in run files as they grow, each in a transaction, so a statement sees all of a batch or nothing.
+in run files as they grow, all of what is new of a run in one transaction, so a statement sees all
+of that or nothing.
 
 What is served from it is locked down: no files, no extensions, no settings. Statements of clients
 run in read-only transactions besides.
@@ -15,11 +16,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
 
 import duckdb
 
@@ -29,14 +28,12 @@ from flordb.replay.choices import statements_with_choices
 from flordb.settings import Settings
 from flordb.store import catalog
 from flordb.store.current import RewrittenError, SyncReport
-from flordb.store.found import Entry, listing
+from flordb.store.found import listing
 from flordb.store.project import Project
 from flordb.store.refresh import take_in
 from flordb.store.schema import CATALOG, SCHEMA_VERSION, schema_version
 from flordb.store.tables import create
 from flordb.udfs import register as register_functions
-
-_T = TypeVar("_T")
 
 READ_ONLY = "BEGIN TRANSACTION READ ONLY"
 
@@ -69,9 +66,6 @@ class Database:
         self._project = project
         self._settings = settings
         self._lock = threading.Lock()
-        self._merging = threading.Condition()
-        self._merges = 0  # odd while runs are being merged
-        self._seen: dict[str, Entry] = {}
         self._refreshed = 0.0
         self._virtual: list[str] = []
         self.statements: tuple[LogStatement, ...] = ()
@@ -109,31 +103,6 @@ class Database:
         """A connection of its own to the served tables; another thread may interrupt it."""
         return self._root.cursor()
 
-    def whole(self, read: Callable[[], _T]) -> _T:
-        """What ``read`` gives, which begins a transaction, from a state in which all is there.
-
-        A run that gets a further replay is taken in anew, in several transactions: what was read
-        meanwhile is read again.
-        """
-        while True:
-            with self._merging:
-                self._merging.wait_for(lambda: self._merges % 2 == 0)
-                merges = self._merges
-            found = read()
-            if merges == self._merges:
-                return found
-
-    @contextmanager
-    def _merged(self) -> Iterator[None]:
-        with self._merging:
-            self._merges += 1
-        try:
-            yield
-        finally:
-            with self._merging:
-                self._merges += 1
-                self._merging.notify_all()
-
     def refresh(self, seconds: float | None = None) -> SyncReport:
         """Take in what run files have to say that is new.
 
@@ -153,11 +122,7 @@ class Database:
 
     def _take_in(self) -> SyncReport:
         files = listing(self._project)
-        replays = any(
-            ".replay-" in name and self._seen.get(name) != entry for name, entry in files.items()
-        )
-        self._seen = files
-        with self._root.cursor() as writer, self._merged() if replays else nullcontext():
+        with self._root.cursor() as writer:
             try:
                 report = take_in(writer, self._project, self._settings, files)
                 self._list_virtual(writer)

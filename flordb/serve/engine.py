@@ -105,9 +105,6 @@ class Engine:
             client.told.update(*(keys(failure) for r in reports for failure in r.failures))
 
     def _prepare(self, parsed: Statement) -> Prepared:
-        return self.database.whole(lambda: self._prepared(parsed))
-
-    def _prepared(self, parsed: Statement) -> Prepared:
         with mapped(), self.database.cursor() as cursor:
             cursor.execute(READ_ONLY)
             return prepare(cursor, parsed, self.database.statements, None, self.database.memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from flordb.store import names
 from flordb.store.blocks import Blocks
-from flordb.store.columns import INDEX, ContextArrays, ValueArrays, numeric
-from flordb.store.layout import Tables, append, base
+from flordb.store.columns import ValueArrays, numeric
+from flordb.store.incoming import Files, Incoming, Left, Numbered, odd_rows
+from flordb.store.layout import Tables, append
 from flordb.store.runfile import BOOL, FLOAT, INT
 
 _SPARSE = 20
@@ -21,64 +22,6 @@ _SPARSE = 20
 _BITS = {BOOL: names.BOOL, INT: names.EXACT, FLOAT: names.FLOAT}
 
 Array = Any
-Nests = Mapping[int, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a batch, in their order."""
-
-    file_id: Array
-    run_id: Array
-    rank: Array
-
-
-class Numbered:
-    """The contexts of a batch with the numbers that they have in the database."""
-
-    def __init__(self, contexts: ContextArrays, nests: Nests) -> None:
-        self.contexts, self.nests = contexts, nests
-        self.number: Array = np.zeros(len(contexts.nest), np.int64)
-        self._ids = {loops: nest for nest, loops in nests.items()}
-
-    @property
-    def ctx_id(self) -> Array:
-        return (self.contexts.nest << 40) + self.number
-
-    def up(self, nest: int) -> list[int]:
-        """The nests around a nest, from the outermost on, and it itself."""
-        loops = self.nests[nest]
-        return [self._ids[loops[:level]] for level in range(1, len(loops) + 1)]
-
-    def ancestors(self, rows: Array, depth: int) -> list[Array]:
-        """The rows of contexts' ancestors from the outermost on, and their own."""
-        found = [rows]
-        while len(found) < depth:
-            found.insert(0, self.contexts.parent[found[0]])
-        return found
-
-    def columns(self, files: Files, rows: Array, depth: int) -> dict[str, Any]:
-        """The columns of contexts in the table of their nest."""
-        contexts = self.contexts
-        file = contexts.file[rows]
-        found: dict[str, Any] = {"run_id": files.run_id[file]}
-        above = self.ancestors(rows, depth)
-        for level, at in enumerate(above, start=1):
-            found[f"c{level}"] = self.number[at]
-        for level, at in enumerate(above, start=1):
-            found[f"i{level}"] = contexts.iteration[at]
-        if files.rank.any():
-            found["rank"] = files.rank[file]
-        entry = contexts.entry[rows]
-        if entry.any():
-            found["entry"] = entry
-        type_ = contexts.type[rows]
-        if bool(np.any(type_ != INDEX)):
-            found["type"] = pa.array(type_, mask=type_ == INDEX)
-            found["number"] = pa.array(contexts.number[rows], mask=~numeric(type_))
-            texts = contexts.texts
-            found["value"] = pa.array([texts.get(row) for row in rows.tolist()], pa.string())
-        return found
 
 
 class Series:
@@ -131,27 +74,14 @@ class Series:
         return np.flatnonzero(np.repeat(chosen, self.count))
 
 
-@dataclass(frozen=True)
-class Left:
-    """Values that have no column: which, and their ordinals."""
+def insert(db: Any, tables: Tables, incoming: Incoming, kinds: dict[tuple[int, int], int]) -> Left:
+    """Put contexts and values into the tables of their nests; returns the values that have no
+    column there.
 
-    values: Array
-    ordinal: Array
-
-
-def insert(
-    db: Any,
-    tables: Tables,
-    files: Files,
-    numbered: Numbered,
-    values: ValueArrays,
-    kinds: dict[tuple[int, int], int],
-) -> Left:
-    """Put contexts and values into the tables of their nests; returns the values left over.
-
-    The contexts get their numbers. ``kinds``, by name and nest, is brought up to date for what went
-    in.
+    The contexts get their numbers. ``kinds``, by name and nest, is brought up to date for what has
+    a column.
     """
+    files, numbered, values = incoming.files, incoming.numbered, incoming.values
     contexts, nests = numbered.contexts, numbered.nests
     width = len(files.file_id)
     counts = np.bincount(contexts.nest * width + contexts.file, minlength=len(nests) * width)
@@ -160,19 +90,18 @@ def insert(
     present: list[int] = np.flatnonzero(per_file.any(1)).tolist()
     members: dict[int, Array] = {nest: np.flatnonzero(contexts.nest == nest) for nest in present}
     _number(Blocks(db), files, numbered, members, per_file)
-    none: Array = np.zeros(0, np.int64)
     if not len(values):
         for nest, rows in members.items():
-            tables.append(nest, len(nests[nest]), numbered.columns(files, rows, len(nests[nest])))
+            tables.append(nest, len(nests[nest]), incoming.columns(nest, rows))
         tables.write()
-        return Left(none, none)
+        return Left.none()
     series = Series(values)
     chosen = series.plain & (series.count * _SPARSE >= per_file[series.nest, series.file])
     covers: Array = np.zeros(len(series), np.int64)
     for nest in sorted({*members, *np.unique(series.nest[chosen]).tolist()}):
         columns = list(_columns(values, series, chosen & (series.nest == nest)))
         if nest:
-            _insert_nest(tables, files, numbered, nest, members[nest], columns)
+            _insert_nest(tables, incoming, nest, members[nest], columns)
             _note_covers(covers, series, numbered, nest, members, per_file, columns)
         else:
             _insert_runs(tables, files, columns)
@@ -183,8 +112,11 @@ def insert(
         bits |= names.REPEATED if series.repeats[place] else 0
         kinds[key] = kinds.get(key, 0) | bits
     _write_series(db, files, series, chosen, covers, values.args)
-    left = series.of(~chosen)
-    return Left(series.values[left], series.ordinal[left])
+    at = series.of(~chosen)
+    left = Left(series.values[at], series.ordinal[at])
+    if len(at):
+        append(db, "odd_logs", odd_rows(incoming, left).drop_columns("place"))
+    return left
 
 
 def _number(
@@ -235,16 +167,15 @@ def _columns(values: ValueArrays, series: Series, which: Array) -> Iterator[_Col
 
 
 def _insert_nest(
-    tables: Tables, files: Files, numbered: Numbered, nest: int, rows: Array, columns: list[_Column]
+    tables: Tables, incoming: Incoming, nest: int, rows: Array, columns: list[_Column]
 ) -> None:
-    depth = len(numbered.nests[nest])
-    place_of: Array = np.zeros(len(numbered.number), np.int64)
+    place_of: Array = np.zeros(len(incoming.numbered.number), np.int64)
     place_of[rows] = np.arange(len(rows))
     found = [(column, place_of[column.row]) for column in columns]
     extra, found = _occurrences(found, len(rows))
     all_rows = rows if not len(extra[0]) else np.concatenate([rows, rows[extra[0]]])
-    table = numbered.columns(files, all_rows, depth)
-    _append(tables, nest, depth, table, len(rows), extra[1], found)
+    table = incoming.columns(nest, all_rows)
+    _append(tables, nest, len(incoming.nests[nest]), table, len(rows), extra[1], found)
 
 
 def _insert_runs(tables: Tables, files: Files, columns: list[_Column]) -> None:
@@ -351,69 +282,3 @@ def _write_series(
                 }
             ),
         )
-
-
-def odd_rows(
-    files: Files, numbered: Numbered, values: ValueArrays, left: Left, sources: list[str]
-) -> pa.Table:
-    """Rows of ``odd_logs`` for values, and ``place``, their file's in the batch."""
-    pieces = values.pieces(left.values)
-    nest = values.nest[pieces]
-    tables = []
-    for at in np.unique(nest).tolist():
-        which = np.flatnonzero(nest == at)
-        order = np.lexsort((left.ordinal[which], values.name[pieces[which]]))
-        tables.append(_odd_of_nest(files, numbered, values, left, which[order], at, sources))
-    return pa.concat_tables(tables)
-
-
-def _odd_of_nest(
-    files: Files,
-    numbered: Numbered,
-    values: ValueArrays,
-    left: Left,
-    which: Array,
-    nest: int,
-    sources: list[str],
-) -> pa.Table:
-    own = left.values[which]
-    pieces = values.pieces(own)
-    file, type_, arg = values.file[pieces], values.type[pieces], values.arg[pieces]
-    count = len(which)
-    ids: Any = pa.nulls(count, pa.int64())
-    path: Any = pa.nulls(count, pa.list_(pa.int64()))
-    iterations: Any = path
-    if nest:
-        up = numbered.up(nest)
-        above = numbered.ancestors(values.row[own], len(up))
-        all_ids = [numbered.number[at] + base(of) for at, of in zip(above, up, strict=True)]
-        ids, path = pa.array(all_ids[-1]), _lists(all_ids)
-        iterations = _lists([numbered.contexts.iteration[at] for at in above])
-    words = [values.args[at] if at >= 0 else None for at in arg.tolist()]
-    return pa.table(
-        {
-            "run_id": pa.array(files.run_id[file]),
-            "rank": pa.array(files.rank[file]),
-            "name_id": pa.array(values.name[pieces]),
-            "nest_id": pa.array(np.full(count, nest)),
-            "ctx_id": ids,
-            "ordinal": pa.array(left.ordinal[which]),
-            "value": pa.array(values.texts_of(own), pa.string()),
-            "value_type": pa.array(type_),
-            "number": pa.array(values.number[own], mask=~numeric(type_)),
-            "source": pa.array([sources[at] for at in file.tolist()], pa.string()),
-            "arg": pa.array(words, pa.string()),
-            "path": path,
-            "iterations": iterations,
-            "file_id": pa.array(files.file_id[file]),
-            "place": pa.array(file),
-        }
-    )
-
-
-def _lists(levels: list[Array]) -> pa.Array:
-    """A list a row, of the values of each level."""
-    table: Any = np.stack(levels, axis=1)
-    depth = len(levels)
-    offsets: Any = np.arange(0, (len(table) + 1) * depth, depth, dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table.reshape(-1)))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from flordb.errors import RunFileError
 from flordb.store import blocks, fresh, merge, state
 from flordb.store.columns import ContextRows, Contexts, ValueRows, clean, texts
+from flordb.store.incoming import Files, Incoming, Numbered
 from flordb.store.layout import Tables, append
 from flordb.store.names import ODD
 from flordb.store.runfile import RunFile
@@ -228,10 +229,13 @@ class Batch:
         schema, columns = _SCHEMAS[name], self.columns[name]
         return pa.table([texts(columns[f.name], f.type) for f in schema], schema=schema)
 
-    def files(self) -> fresh.Files:
-        """The files, as arrays."""
+    def incoming(self) -> Incoming:
+        """The files, their contexts and their values, as arrays."""
         own = self.columns["files"]
-        return fresh.Files(*(np.array(own[n], np.int32) for n in ("file_id", "run_id", "rank")))
+        files = Files(*(np.array(own[n], np.int32) for n in ("file_id", "run_id", "rank")))
+        nests = {id_: loops for loops, id_ in self.numbers.nests.items()}
+        numbered = Numbered(self.contexts.arrays(), nests)
+        return Incoming(files, numbered, self.values.arrays(), own["source"])
 
     def add_row(self, table: str, **values: Any) -> None:
         for name, column in self.columns[table].items():
@@ -476,39 +480,41 @@ class Gone:
         return bool(self.files)
 
 
-def insert(db: Any, batch: Batch, kinds: Kinds, gone: Gone) -> None:
-    """Take out what is gone and put a batch into the tables of a DuckDB connection, within its
-    transaction."""
-    nests = {id_: loops for loops, id_ in batch.numbers.nests.items()}
-    tables, files = Tables(db), batch.files()
-    if files.rank.any():
+def insert(db: Any, new: Batch, merged: Batch, kinds: Kinds, gone: Gone) -> None:
+    """Take out what is gone, put in runs of which nothing is there then (``new``), and merge others
+    with what is there; into the tables of a DuckDB connection, within its transaction."""
+    tables = Tables(db)
+    incoming = [batch.incoming() for batch in (new, merged)]
+    nests = incoming[0].nests
+    if any(each.files.rank.any() for each in incoming):
         for nest in tables.columns:
             tables.create(nest, len(nests[nest]), ["rank"])
+    merge.widen(tables, incoming[1])
     if gone:
         _forget(db, tables, gone, nests)
-    numbered = fresh.Numbered(batch.contexts.arrays(), nests)
-    values = batch.values.arrays()
-    if batch.is_fresh:
-        left = fresh.insert(db, tables, files, numbered, values, kinds.names)
-        if len(left.values):
-            sources = ["record"] * len(files.file_id)
-            odd = fresh.odd_rows(files, numbered, values, left, sources)
-            append(db, "odd_logs", odd.drop_columns("place"))
-    else:
-        sources = batch.columns["files"]["source"]
-        left = merge.insert(db, tables, files, numbered, values, kinds.names, sources)
-    odd_kinds = values.kinds(left.values, left.ordinal)
+    for batch, each in zip((new, merged), incoming, strict=True):
+        if batch.size("files"):
+            _insert(db, tables, batch, each, kinds)
+        if batch.size("problems"):
+            append(db, "problems", batch.table("problems"))
+    tables.write()
+
+
+def _insert(db: Any, tables: Tables, batch: Batch, incoming: Incoming, kinds: Kinds) -> None:
+    insert_values = fresh.insert if batch.is_fresh else merge.insert
+    left = insert_values(db, tables, incoming, kinds.names)
+    odd_kinds = incoming.values.kinds(left.values, left.ordinal)
     kinds.add({key: bits | ODD for key, bits in odd_kinds.items()}, batch.contexts.kinds)
     if batch.is_fresh:
         append(db, "runs", batch.table("runs"))
     else:
         _add_unknown_runs(db, batch.table("files"))
-    for table in (*OWNED, "problems"):
+    for table in OWNED:
         if batch.size(table):
-            append(db, table, _with_ctx_ids(batch.table(table), numbered))
+            append(db, table, _with_ctx_ids(batch.table(table), incoming.numbered))
 
 
-def _with_ctx_ids(table: pa.Table, numbered: fresh.Numbered) -> pa.Table:
+def _with_ctx_ids(table: pa.Table, numbered: Numbered) -> pa.Table:
     """Replace contexts' rows in the batch by their ctx_ids."""
     if "row" not in table.schema.names:
         return table

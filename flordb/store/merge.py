@@ -14,34 +14,36 @@ import numpy as np
 import pyarrow as pa
 
 from flordb.store.blocks import Blocks
-from flordb.store.columns import ValueArrays
-from flordb.store.fresh import Files, Left, Numbered, Series, odd_rows
+from flordb.store.fresh import Series
+from flordb.store.incoming import Incoming, Left, Numbered, odd_rows
 from flordb.store.layout import OPTIONAL, Tables, base, table_of
 from flordb.store.names import WIDE
 
 Array = Any
 
 
+def widen(tables: Tables, incoming: Incoming) -> None:
+    """Make the tables and columns that `insert` needs; before rows of them are deleted."""
+    nest_of, nests = incoming.numbered.contexts.nest, incoming.nests
+    for nest in sorted(np.unique(nest_of).tolist(), key=lambda nest: len(nests[nest])):
+        columns = incoming.columns(nest, np.flatnonzero(nest_of == nest))
+        tables.create(nest, len(nests[nest]), columns.keys() & OPTIONAL.keys())
+
+
 def insert(
-    db: Any,
-    tables: Tables,
-    files: Files,
-    numbered: Numbered,
-    values: ValueArrays,
-    kinds: Mapping[tuple[int, int], int],
-    sources: list[str],
+    db: Any, tables: Tables, incoming: Incoming, kinds: Mapping[tuple[int, int], int]
 ) -> Left:
     """Put contexts and values of files, in their order, beside what is there.
 
     ``kinds``, by name and nest, tells what has a column. Returns the values, with their ordinals.
     """
-    _number(db, tables, files, numbered)
-    if not len(values):
-        none: Array = np.zeros(0, np.int64)
-        return Left(none, none)
-    series = Series(values)
+    numbered = incoming.numbered
+    _number(db, tables, incoming)
+    if not len(incoming.values):
+        return Left.none()
+    series = Series(incoming.values)
     left = Left(series.values, series.ordinal)
-    db.register("incoming_rows", odd_rows(files, numbered, values, left, sources))
+    db.register("incoming_rows", odd_rows(incoming, left))
     try:
         db.execute(
             "CREATE OR REPLACE TEMP TABLE incoming AS SELECT * FROM incoming_rows QUALIFY "
@@ -77,15 +79,13 @@ def _leave_out_columns(
         )
 
 
-def _number(db: Any, tables: Tables, files: Files, numbered: Numbered) -> None:
+def _number(db: Any, tables: Tables, incoming: Incoming) -> None:
     """Find the numbers of contexts that are there, and insert the others."""
-    contexts, nests = numbered.contexts, numbered.nests
+    files, numbered, nests = incoming.files, incoming.numbered, incoming.nests
+    contexts = numbered.contexts
     blocks = Blocks(db)
     changed: set[tuple[int, int]] = set()
     found = sorted(np.unique(contexts.nest).tolist(), key=lambda nest: len(nests[nest]))
-    for nest in found:
-        rows, depth = np.flatnonzero(contexts.nest == nest), len(nests[nest])
-        tables.create(nest, depth, numbered.columns(files, rows, depth).keys() & OPTIONAL.keys())
     tables.write()
     for nest in found:
         depth = len(nests[nest])
@@ -114,7 +114,7 @@ def _number(db: Any, tables: Tables, files: Files, numbered: Numbered) -> None:
         number_of[new] = numbers
         numbered.number[rows] = number_of[first][which.reshape(-1)]
         if len(new):
-            tables.append(nest, depth, numbered.columns(files, rows[new], depth))
+            tables.append(nest, depth, incoming.columns(nest, rows[new]))
             tables.write()
             changed |= {(run, rank) for run, rank in keys[:2, new].T.tolist()}
     blocks.write()

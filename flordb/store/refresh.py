@@ -122,8 +122,11 @@ def _take_stale(
     stale: list[Entry],
     progress: _Progress,
 ) -> None:
-    """Runs of which nothing is there go in as they are; then what must be merged with them."""
-    fresh, merged = _Writer(db, progress, True), _Writer(db, progress, False)
+    """Runs of which nothing is there go in as they are; then what must be merged with them.
+
+    What is to be merged with one run goes in together: nobody sees a part of it.
+    """
+    writer = _Writer(db, progress)
     held: dict[Place, list[_Read]] = {}
     for entry, data in read(project, stale):
         found = _read(entry, data, progress)
@@ -131,18 +134,19 @@ def _take_stale(
             continue
         if found.why is not None:
             progress.problems.append(found.why)
-            merged.reject(found)
+            writer.reject(found)
         elif found.taken is None:
-            fresh.note(found)
+            writer.note(found)
         elif found.is_run and progress.places.get(found.place, {entry.name}) == {entry.name}:
-            fresh.add(found)
+            writer.add(found)
         else:
             held.setdefault(found.place, []).append(found)
-    fresh.write()  # before what is merged with it
+            continue
+        writer.write_if_full()
     for place, several in held.items():
-        _take_held(project, files, place, several, progress, fresh, merged)
-    fresh.write()
-    merged.write()
+        _take_held(project, files, place, several, progress, writer)
+        writer.write_if_full()
+    writer.write()
 
 
 def _take_held(
@@ -151,8 +155,7 @@ def _take_held(
     place: Place,
     held: list[_Read],
     progress: _Progress,
-    fresh: _Writer,
-    merged: _Writer,
+    writer: _Writer,
 ) -> None:
     """Take in files of a run that has others, too.
 
@@ -164,17 +167,18 @@ def _take_held(
     last = max((_order(progress.known[name].kind, name) for name in others), default=None)
     anew = last is not None and min(each.order for each in held) < last
     if anew:
+        if not writer.entries.keys().isdisjoint(others):
+            writer.write()  # so that they can be taken out
         for entry, data in read(project, [files[name] for name in others if name in files]):
             found = _read(entry, data, progress, again=True)
             if found is not None and found.taken is not None:
                 held.append(found)
-        fresh.forget(place, [*others, *(name for name in new if name in progress.known)])
+        writer.forget(place, [*others, *(name for name in new if name in progress.known)])
     held.sort(key=lambda each: each.order)
     if anew and held[0].is_run:
-        fresh.add(held.pop(0))
-    fresh.write()
+        writer.add(held.pop(0))
     for each in held:
-        merged.add(each)
+        writer.merge(each)
 
 
 def _order(kind: str, name: str) -> tuple[bool, str]:
@@ -237,13 +241,15 @@ def _read(
 class _Writer:
     """Collects run files and writes them, with what is known of them, in one transaction."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, progress: _Progress, is_fresh: bool) -> None:
-        self.db, self.progress, self.is_fresh = db, progress, is_fresh
+    def __init__(self, db: duckdb.DuckDBPyConnection, progress: _Progress) -> None:
+        self.db, self.progress = db, progress
         self._start()
 
     def _start(self) -> None:
         heartbeat = self.progress.settings.heartbeat_seconds
-        self.batch = ingest.Batch(self.progress.numbers, heartbeat, self.is_fresh)
+        self.fresh, self.merged = (
+            ingest.Batch(self.progress.numbers, heartbeat, is_fresh) for is_fresh in (True, False)
+        )
         self.gone = ingest.Gone()
         self.entries: dict[str, tuple[Entry, Known]] = {}
         self.again: set[str] = set()
@@ -252,20 +258,25 @@ class _Writer:
         """Files that say what they said, with the time of their last change (ns since 1970)."""
 
     def add(self, found: _Read) -> None:
-        """Take in a run file."""
+        """Take in the file of a run of which nothing else is there."""
+        if found.entry.name in self.progress.known:
+            self.gone.runs.add(found.place)
+        self._add(found, self.fresh)
+
+    def merge(self, found: _Read) -> None:
+        """Take in a file of a run that has others, which come before it in order."""
+        self._add(found, self.merged)
+
+    def _add(self, found: _Read, batch: ingest.Batch) -> None:
         taken, name = found.taken, found.entry.name
         assert taken is not None
         if name in self.progress.known:
             self.again.add(name)
             self.gone.files[taken.file_id] = name
-            if self.is_fresh:
-                self.gone.runs.add(found.place)
-        self.batch.add(taken)
+        batch.add(taken)
         kind = taken.file.header["k"]
         self._note(found, taken.file_id, kind, found.place)
         self.progress.places.setdefault(found.place, set()).add(name)
-        if len(self.batch) >= _BATCH_ROWS:
-            self.write()
 
     def forget(self, place: Place, names: list[str]) -> None:
         """Take out all of a run, of which these files are known."""
@@ -282,7 +293,7 @@ class _Writer:
         if known is not None:
             self.again.add(name)
             self.gone.files[known.file_id] = name
-        self.batch.add_problem(name, None, found.why or "")
+        self.fresh.add_problem(name, None, found.why or "")
         file_id = known.file_id if known is not None else self.progress.next_file_id()
         self._note(found, file_id, "none", None)
 
@@ -310,13 +321,17 @@ class _Writer:
         """Write what was collected."""
         if self.entries or self.gone:
             _transaction(self.db, self._write)
-            self.progress.rows += self.batch.values.count
+            self.progress.rows += self.fresh.values.count + self.merged.values.count
             self._start()
+
+    def write_if_full(self) -> None:
+        """Write what was collected, if that is much."""
+        if len(self.fresh) + len(self.merged) >= _BATCH_ROWS:
+            self.write()
 
     def _write(self) -> None:
         self._write_files()
-        if self.gone or self.batch.size("files") or self.batch.size("problems"):
-            ingest.insert(self.db, self.batch, self.progress.kinds, self.gone)
+        ingest.insert(self.db, self.fresh, self.merged, self.progress.kinds, self.gone)
         _settle(self.db, self.progress)
 
     def _write_files(self) -> None:

@@ -37,7 +37,7 @@ def test_values_do_not_go_away_while_a_run_is_merged(tmp_path: Path) -> None:
 
     def look() -> None:
         while not stop.is_set():
-            found.update(database.whole(read))
+            found.update(read())
 
     looker = threading.Thread(target=look)
     looker.start()

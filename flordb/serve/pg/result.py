@@ -28,14 +28,14 @@ class Rows:
     def __init__(self, database: Database, sql: str, is_catalog: bool = False) -> None:
         self._cursor = database.cursor()
         self._sql = sql
-        self._is_begun = False
         self._reader: Any = None
         self._rest: pa.RecordBatch | None = None
         self._binary: Sequence[bool] = ()
         self.taken = 0
         self.done = False
         try:
-            relation = database.whole(self._begun)
+            self._cursor.execute(READ_ONLY)
+            relation = self._cursor.sql(self._sql)
         except duckdb.Error as error:
             self.close()
             raise translate(error) from error
@@ -44,14 +44,6 @@ class Rows:
             column_of(name, kind, is_catalog)
             for name, kind in zip(names, relation.types, strict=True)
         ]
-
-    def _begun(self) -> Any:
-        """The query, bound in a transaction of its own."""
-        if self._is_begun:
-            self._cursor.execute("ROLLBACK")
-        self._is_begun = True
-        self._cursor.execute(READ_ONLY)
-        return self._cursor.sql(self._sql)
 
     def take(self, most: int | None, binary: Sequence[bool]) -> Iterator[bytes]:
         """Rows as DataRow messages, at most so many; `taken` then counts them.
