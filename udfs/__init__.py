@@ -46,11 +46,12 @@ def register(
     """
     for family in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         for function in import_module(f"{__name__}.{family}").functions(project):
+            # `duckdb.sqltype` would open another database to ask for the type.
             connection.create_function(
                 function.name,
                 _without_null(function.body),
-                [duckdb.sqltype(kind) for kind in function.parameters],
-                duckdb.sqltype(function.returns),
+                [connection.sqltype(kind) for kind in function.parameters],
+                connection.sqltype(function.returns),
                 null_handling="special",  # so that they may return NULL
                 side_effects=function.volatile,
             )

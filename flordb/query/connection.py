@@ -121,7 +121,7 @@ class Connection(Cursor):
         self._in_transaction = False
         self._views: dict[str, Statement] = {}
         self._prepared: dict[str, Statement] = {}
-        self._memory = Memory()
+        self._memory = Memory(project.temporary)
 
     def cursor(self) -> Cursor:
         """Another cursor: its results are its own, its tables and transactions are not."""
@@ -140,7 +140,7 @@ class Connection(Cursor):
             for part in _statement.split(sql):
                 parsed = _statement.parse(part)
                 if parsed.tree is None:
-                    duckdb.extract_statements(part)  # says what is wrong, if anything is
+                    self._duckdb.extract_statements(part)  # says what is wrong, if anything is
                 reading = self._with_views(parsed)
                 if any(each.references for each in reading):
                     plans.append(self._make_plan(self._all_prepared(reading, parameters)))

@@ -1,23 +1,25 @@
 """The text of a pivot, once worked out by ``sql/pivot.sql``, as long as the catalog is the same.
 
-Working it out takes DuckDB some ten milliseconds, which is more than most queries take.
+Working it out takes DuckDB some tens of milliseconds, which is more than most queries take. So the
+texts are kept, for later processes in a file of the project's temporary folder.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 from flordb.query.facts import Tables
+from flordb.store.schema import SCHEMA_VERSION
 
-
-@lru_cache(maxsize=32)
-def _texts(catalog: str) -> dict[tuple[str, ...], str]:
-    """Texts by list of names, of a catalog with this digest."""
-    return {}
-
-
-_MOST = 1_000
+_MOST = 200
+_MOST_CHARACTERS = 10_000
+"""Of a text that is kept in the file: longer ones are of so many names that they run long, too."""
 
 
 def relation(tables: Tables, names: Sequence[str]) -> str:
@@ -25,8 +27,9 @@ def relation(tables: Tables, names: Sequence[str]) -> str:
 
     It holds for this statement only: what a view stores must be the macro itself.
     """
-    known = _texts(tables.catalog) if tables.catalog is not None else {}
-    key = tuple(names)
+    place = tables.place / "pivots.json" if tables.place is not None else None
+    known = _texts(tables.catalog, place) if tables.catalog is not None else {}
+    key = json.dumps(names)
     if key not in known:
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         sql = f"SELECT flor_pivot_sql([{quoted}]::VARCHAR[])"
@@ -34,4 +37,28 @@ def relation(tables: Tables, names: Sequence[str]) -> str:
         if len(known) >= _MOST:
             known.clear()
         known[key] = text
+        if place is not None and len(text) <= _MOST_CHARACTERS:
+            _keep(place, tables.catalog, known)
     return f"({known[key]})"
+
+
+@lru_cache(maxsize=32)
+def _texts(catalog: str, place: Path | None) -> dict[str, str]:
+    """Texts by list of names, of a catalog with this digest."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        if place is not None:
+            kept = json.loads(place.read_text(encoding="utf-8"))
+            if (kept["schema"], kept["catalog"]) == (SCHEMA_VERSION, catalog):
+                return dict(kept["texts"])
+    return {}
+
+
+def _keep(place: Path, catalog: str | None, known: dict[str, str]) -> None:
+    """Write the file anew. Where that cannot be, the texts are worked out again another time."""
+    short = {key: text for key, text in known.items() if len(text) <= _MOST_CHARACTERS}
+    content = json.dumps({"schema": SCHEMA_VERSION, "catalog": catalog, "texts": short})
+    with suppress(OSError):
+        handle, name = tempfile.mkstemp(dir=place.parent, prefix="pivots-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(name, place)

@@ -28,7 +28,7 @@ class Result:
         DuckDB 2 gives one for each, 1.5 for those with rows.
         """
         result = cls(connection, relation)
-        if result.names in (["Count"], ["Success"]) and not _has_rows(sql):
+        if result.names in (["Count"], ["Success"]) and not _has_rows(connection, sql):
             return None
         return result
 
@@ -85,7 +85,7 @@ class Result:
         return self._connection.from_arrow(self._table)
 
 
-def _has_rows(sql: str) -> bool:
+def _has_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Whether the last statement of a text is one that answers with rows."""
-    found = duckdb.extract_statements(sql)
+    found = connection.extract_statements(sql)
     return bool(found) and found[-1].type == duckdb.StatementType.SELECT
