@@ -5,12 +5,14 @@ A wrong place costs a user more than a refusal, which says where the statement w
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from enum import Enum
 
 from flordb.replay.propagate.draft import Draft
 from flordb.replay.propagate.edit import line_of_slot
 from flordb.replay.propagate.fit import Fit
+from flordb.replay.propagate.flow import is_main
 from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
@@ -109,19 +111,36 @@ def _is_defined_right_before(draft: Draft, fit: Fit) -> bool:
 def _owner(unit: Unit, matching: Matching) -> Unit | None:
     """The older version's form of the statement round one, or None.
 
-    A `with` that only one version has counts as nothing: it runs its body once.
+    What only one version has and runs once counts as nothing.
     """
     owner = unit.parent
-    while owner is not None and owner.kind == "With" and owner not in matching.to_old:
-        owner = owner.parent
+    while owner is not None and owner not in matching.to_old and _runs_once(owner, matching):
+        owner = _outside(owner, matching)
     return matching.to_old.get(owner) if owner is not None else None
 
 
 def _owner_of(place: Place, matching: Matching) -> Unit:
     owner = place.block.owner
-    while owner.kind == "With" and owner not in matching.to_new and owner.parent is not None:
-        owner = owner.parent
+    while owner not in matching.to_new and _runs_once(owner, matching):
+        outside = _outside(owner, matching)
+        if outside is None:
+            break
+        owner = outside
     return owner
+
+
+def _runs_once(owner: Unit, matching: Matching) -> bool:
+    """Whether what is inside a statement runs once where it stands: in a `with`, a `try`, under the
+    script's main guard, or in a function that was moved out."""
+    if isinstance(owner.node, ast.If):
+        return is_main(owner.node.test)
+    return owner.kind in ("With", "Try") or owner in matching.moved_out.values()
+
+
+def _outside(owner: Unit, matching: Matching) -> Unit | None:
+    """The statement round another, or round the only call of a function."""
+    calls = (call for call, function in matching.moved_out.items() if function is owner)
+    return next(calls, owner).parent
 
 
 def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:

@@ -172,7 +172,7 @@ def _after(node: ast.AST, by_reads: bool) -> frozenset[str]:
     header = frozenset(_header_binds(node))
     if by_reads:
         header |= surely_reads(node)
-    if isinstance(node, ast.If) and _is_main(node.test):
+    if isinstance(node, ast.If) and is_main(node.test):
         inside = _run(node.body, by_reads)
         return inside if inside is _GONE else header | inside
     if isinstance(node, ast.If):
@@ -201,7 +201,7 @@ def _after(node: ast.AST, by_reads: bool) -> frozenset[str]:
     return header
 
 
-def _is_main(test: ast.expr) -> bool:
+def is_main(test: ast.expr) -> bool:
     """Whether a test asks if this file is the script that runs."""
     if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Eq):
         return False
