@@ -334,6 +334,33 @@ PAIRS = [
             return stats
         """,
     ),
+    Pair(
+        "the script became a function, and what stood before is another thing now",
+        """
+        options = read_options()
+        greet("trainer")
+        limit_threads(2)
+        use_cache(True)
+        os.makedirs(options.folder)  # <-
+        os.makedirs("checkpoints")
+        net = Net(options.width)
+        learn(net)
+        """,
+        """
+        def run():
+            options = read_options()
+            logger = Logger(options.logs)
+            flor.log("folder", options.folder)
+            os.makedirs(options.folder)
+            os.makedirs("checkpoints")
+            net = Net(options.width)
+            learn(net)
+
+
+        if __name__ == "__main__":
+            run()
+        """,
+    ),
 ]
 
 
