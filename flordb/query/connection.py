@@ -80,6 +80,12 @@ def _path(project: str | Path | None) -> Path | None:
     return Path(project) if project is not None else None
 
 
+_UNPLANNED = (
+    "flordb cannot read this statement, and leaves it to DuckDB as it is: `flor` has all columns "
+    "in it, with a row for each combination of them, and nothing is acquired"
+)
+
+
 class Connection(Cursor):
     """A connection to a project; see `connect`. Used in a ``with`` block it closes at its end.
 
@@ -261,6 +267,8 @@ class Connection(Cursor):
                 if not wants or not self._may_acquire(chosen):
                     result = self._query(prepared.sql, parameters, frame)
                     self._note_view(parsed)
+                    if parsed.tree is None and _statement.reads_flor(sql):
+                        warn(_UNPLANNED)
                     if chosen.acquire != "never":
                         self._tell_of_vain(found)
                     return result

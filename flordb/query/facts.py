@@ -75,7 +75,8 @@ class Tables:
 class Columns:
     """The columns of ``flor``.
 
-    ``loops``: names of loops. ``stored``: logged names to the nests that they were logged in.
+    ``loops``: loops, as their columns are called. ``stored``: logged names to the nests that they
+    were logged in.
     ``virtual``: names of log statements in the code to these statements; a name can be both.
     """
 
@@ -93,7 +94,7 @@ class Columns:
             if name.lower() in (loop.lower(), f"{loop}_value".lower()):
                 return loop
         for statements in self.virtual.values():
-            for loop in (loop for statement in statements for loop in statement.nest):
+            for loop in (loop for statement in statements for loop in labels(statement.nest)):
                 if name.lower() in (loop.lower(), f"{loop}_value".lower()):
                     return loop
         return None
@@ -140,6 +141,15 @@ def columns(
     return Columns(loops, stored, {name: tuple(found) for name, found in virtual.items()})
 
 
+def labels(nest: Sequence[str]) -> tuple[str, ...]:
+    """What the columns of a nest's loops are called: a loop within its like has another."""
+    found = []
+    for depth, loop in enumerate(nest):
+        count = nest[: depth + 1].count(loop)
+        found.append(loop if count == 1 else f"{loop}_{count}")
+    return tuple(found)
+
+
 Stored = tuple[frozenset[str], dict[str, tuple[tuple[str, ...], ...]]]
 
 
@@ -147,9 +157,9 @@ def _stored(tables: Tables) -> Stored:
     """The names of loops, and the logged names with their nests."""
     if tables.catalog is not None and tables.catalog in _stored_by_catalog:
         return _stored_by_catalog[tables.catalog]
-    loops = {row[0][-1] for row in tables.rows("SELECT loops FROM flordb.nests") if row[0]}
+    loops = {labels(row[0])[-1] for row in tables.rows("SELECT loops FROM flordb.nests") if row[0]}
     stored = {
-        label: tuple(tuple(nest) for nest in nests)
+        label: tuple(labels(nest) for nest in nests)
         for label, nests in tables.rows("SELECT column_name, nests FROM flordb.names")
     }
     found = frozenset(loops), stored

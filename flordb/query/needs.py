@@ -60,7 +60,8 @@ def _named_by(
     select = scope if isinstance(scope, exp.Select) else None
     alone = select is not None and _is_alone(select)
     aliases = _aliases(select) if select is not None else set()
-    provided = _provided(select, reference) if select is not None else set()
+    shared = select is not None and _is_natural(select)
+    provided = _offered(select, reference) if select is not None and not shared else set()
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
     for name, qualified in _names(scope, reference, columns):
@@ -145,7 +146,12 @@ def _aliases(select: exp.Select) -> set[str]:
     return {item.alias.lower() for item in select.selects if item.alias}
 
 
-def _provided(select: exp.Select, reference: Reference) -> set[str]:
+def _is_natural(select: exp.Select) -> bool:
+    """Whether it joins on what its relations have in common."""
+    return any(join.args.get("method") == "NATURAL" for join in select.args.get("joins") or ())
+
+
+def _offered(select: exp.Select, reference: Reference) -> set[str]:
     """Columns that other relations of the SELECT are known to have."""
     found: set[str] = set()
     ctes = {cte.alias.lower(): cte.this for cte in select.root().find_all(exp.CTE)}
@@ -187,9 +193,22 @@ def _names(scope: exp.Expr, reference: Reference, columns: Columns) -> Iterator[
             yield first, False
         elif columns.logged(first) is not None and first.lower() not in _relations(select):
             yield first, False  # a field of a value: params.lr
-    for join in (select.args.get("joins") or ()) if select is not None else ():
+    if select is not None:
+        yield from _joined_on(select, alias)
+        for name in _offered(select, reference) if _is_natural(select) else ():
+            if columns.logged(name) is not None or columns.loop_of(name) is not None:
+                yield name, True
+
+
+def _joined_on(select: exp.Select, alias: str) -> Iterator[tuple[str, bool]]:
+    """The names in USING. Both sides must have them: what only flor stands for, flor must."""
+    from_ = select.args.get("from_")
+    left = [from_.this.alias_or_name.lower()] if from_ is not None else []
+    for join in select.args.get("joins") or ():
+        own = join.this.alias_or_name.lower()
         for identifier in join.args.get("using") or ():
-            yield identifier.name, False
+            yield identifier.name, own == alias or left == [alias]
+        left.append(own)
 
 
 def _reader(column: exp.Column) -> exp.Select | None:

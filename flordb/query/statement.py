@@ -108,6 +108,17 @@ def mentions_our_tables(sql: str) -> bool:
     return _OURS.search(sql) is not None
 
 
+def reads_flor(sql: str) -> bool:
+    """Whether a statement that could not be parsed reads ``flor`` all the same, by its tokens."""
+    tokens = tokens_of(sql) or []
+    return any(
+        before.text.lower() in ("from", "join", "using", "pivot", "unpivot")
+        and after.token_type in (TokenType.VAR, TokenType.IDENTIFIER)
+        and after.text.lower() == RELATION
+        for before, after in pairwise(tokens)
+    )
+
+
 def parameter_names(sql: str) -> list[str]:
     """The names of the parameters ``$name`` in an SQL text."""
     tokens = tokens_of(sql) or []
@@ -165,7 +176,7 @@ def parse(sql: str) -> Statement:
     # Blanks instead of EXPLAIN or PREPARE keep the positions.
     text = " " * head.end() + sql[head.end() :] if head else sql
     try:
-        parsed = _DUCKDB.parser().parse(_numbered(_DUCKDB.tokenize(text)), text)
+        parsed = _DUCKDB.parser().parse(_adapted(_DUCKDB.tokenize(text)), text)
         trees = [tree for tree in parsed if tree is not None]
     except SqlglotError:
         return Statement(sql, None, explain=explain)
@@ -230,11 +241,19 @@ def _defined(tree: exp.Expr) -> str | None:
     return made.name.lower() if isinstance(made, exp.Expr) else None
 
 
-def _numbered(tokens: list[Token]) -> list[Token]:
-    """The tokens with each ``?`` as ``$1``, ``$2``, …: a tree is not in the order of the text."""
+def _adapted(tokens: list[Token]) -> list[Token]:
+    """The tokens as sqlglot is to read them.
+
+    Each ``?`` is ``$1``, ``$2``, …: a tree is not in the order of the text. ``reduce``, which
+    sqlglot takes for another database's, has its other name.
+    """
     found: list[Token] = []
     number = 0
     for token in tokens:
+        if token.token_type == TokenType.VAR and token.text.lower() == "reduce":
+            place = (token.line, token.col, token.start, token.end)
+            found.append(Token(TokenType.VAR, "list_reduce", *place, token.comments))
+            continue
         if token.token_type != TokenType.PLACEHOLDER or token.text != "?":
             found.append(token)
             continue
