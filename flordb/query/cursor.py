@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from flordb.query.connection import Connection
 
 
+_VECTOR_ROWS = 2048
+
+
 class Cursor:
     """Executes statements and holds the result of the last one (PEP 249, with DuckDB's extras)."""
 
@@ -121,6 +124,11 @@ class Cursor:
         """The rows as a dict of NumPy arrays, as in DuckDB."""
         with self.connection._lock, mapped():
             return self.result().numpy()
+
+    def fetch_df_chunk(self, vectors_per_chunk: int = 1) -> Any:
+        """The next rows as a pandas DataFrame, 2,048 a vector, as in DuckDB; in the end none."""
+        with self.connection._lock, mapped():
+            return self.result().chunk(_VECTOR_ROWS * vectors_per_chunk)
 
     fetch_arrow_table = to_arrow_table
     fetch_record_batch = to_arrow_reader

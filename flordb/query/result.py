@@ -61,6 +61,13 @@ class Result:
         frame.columns = self.names
         return frame
 
+    def chunk(self, count: int) -> Any:
+        """The next rows as a pandas DataFrame; those that were fetched are not among them."""
+        frame = self._relation().limit(count, offset=self.position).df()
+        frame.columns = self.names
+        self.position += len(frame)
+        return frame
+
     def numpy(self) -> Any:
         arrays = self._relation().fetchnumpy()
         # Of columns of one name the last is kept, as in DuckDB.

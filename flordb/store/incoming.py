@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flordb.store.columns import INDEX, ContextArrays, ValueArrays, numeric
+from flordb.store.columns import numeric
+from flordb.store.contexts import INDEX, ContextArrays
 from flordb.store.layout import base
+from flordb.store.values import ValueArrays
 
 Array = Any
 Nests = Mapping[int, tuple[str, ...]]

@@ -13,6 +13,7 @@ from xxhash import xxh3_128_hexdigest
 from flordb.errors import RunFileError
 from flordb.settings import Settings
 from flordb.store import ingest
+from flordb.store.batch import Batch, Identity, Numbers, Taken, identity
 from flordb.store.current import Known, RewrittenError, SyncReport, changed_states, known_files
 from flordb.store.found import Entry, read
 from flordb.store.layout import append
@@ -34,11 +35,11 @@ class _Progress:
 
     settings: Settings
     known: dict[str, Known]
-    runs: dict[ingest.Identity, int]
+    runs: dict[Identity, int]
     places: dict[Place, set[str]]
     """The files of each run and rank."""
     kinds: ingest.Kinds
-    numbers: ingest.Numbers
+    numbers: Numbers
     files: int = 0
     rows: int = 0
     problems: list[str] = field(default_factory=list)
@@ -107,7 +108,7 @@ def _load(db: duckdb.DuckDBPyConnection, settings: Settings) -> _Progress:
             {(r[0], r[1]): r[2] for r in db.execute("FROM name_kinds").fetchall()},
             dict(db.execute("FROM loop_kinds").fetchall()),
         ),
-        numbers=ingest.Numbers(
+        numbers=Numbers(
             dict(db.execute("SELECT name, name_id FROM names").fetchall()),
             {tuple(r[1]): r[0] for r in db.execute("FROM nests").fetchall()},
         ),
@@ -195,7 +196,7 @@ class _Read:
 
     entry: Entry
     lines: bytes
-    taken: ingest.Taken | None = None
+    taken: Taken | None = None
     why: str | None = None
 
     @property
@@ -227,15 +228,15 @@ def _read(
         return _Read(entry, lines)
     try:
         file = parse_run(lines, entry.path)
-        identity = ingest.identity(file.header, str(entry.path))
+        run = identity(file.header, str(entry.path))
     except RunFileError as error:
         return _Read(entry, lines, why=str(error))
-    run_id = progress.runs.setdefault(identity, len(progress.runs) + 1)
+    run_id = progress.runs.setdefault(run, len(progress.runs) + 1)
     file_id = known.file_id if known is not None else progress.next_file_id()
     mtime = entry.mtime_ns / 1e9 if entry.blob is None else None
     if not again:
         progress.problems += [f"{entry.path}, line {n}: {why}" for n, why in file.problems]
-    return _Read(entry, lines, ingest.Taken(file, entry.name, file_id, run_id, identity, mtime))
+    return _Read(entry, lines, Taken(file, entry.name, file_id, run_id, run, mtime))
 
 
 class _Writer:
@@ -248,7 +249,7 @@ class _Writer:
     def _start(self) -> None:
         heartbeat = self.progress.settings.heartbeat_seconds
         self.fresh, self.merged = (
-            ingest.Batch(self.progress.numbers, heartbeat, is_fresh) for is_fresh in (True, False)
+            Batch(self.progress.numbers, heartbeat, is_fresh) for is_fresh in (True, False)
         )
         self.gone = ingest.Gone()
         self.entries: dict[str, tuple[Entry, Known]] = {}
@@ -267,7 +268,7 @@ class _Writer:
         """Take in a file of a run that has others, which come before it in order."""
         self._add(found, self.merged)
 
-    def _add(self, found: _Read, batch: ingest.Batch) -> None:
+    def _add(self, found: _Read, batch: Batch) -> None:
         taken, name = found.taken, found.entry.name
         assert taken is not None
         if name in self.progress.known:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from xxhash import xxh3_128_hexdigest
 
 from flordb.store import ingest, layout, names
+from flordb.store.batch import Numbers
 from flordb.store.schema import SCHEMA_VERSION, first_row, script
 
 
@@ -27,7 +28,7 @@ def is_described(db: duckdb.DuckDBPyConnection) -> bool:
 
 
 def redescribe(
-    db: duckdb.DuckDBPyConnection, numbers: ingest.Numbers, kinds: ingest.Kinds, ranked: bool
+    db: duckdb.DuckDBPyConnection, numbers: Numbers, kinds: ingest.Kinds, ranked: bool
 ) -> None:
     """Define ``logs``, ``loops``, ``flor``, what ``flor_pivot`` knows, and `names`, anew where they
     changed; within a transaction."""

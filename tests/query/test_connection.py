@@ -75,6 +75,11 @@ def test_all_shapes_of_a_result(connection: Connection) -> None:
     assert connection.execute(LR).df()["lr"].tolist() == [0.25, 0.5]
     assert connection.execute(LR).to_arrow_table().column_names == ["lr"]
     assert connection.execute(LR).arrow().read_all().num_rows == 2
+    many = connection.execute("SELECT range AS n FROM range(5000)")
+    assert many.fetchone() == (0,)
+    chunks = [many.fetch_df_chunk(), many.fetch_df_chunk(2), many.fetch_df_chunk()]
+    assert [len(chunk) for chunk in chunks] == [2048, 2951, 0]
+    assert chunks[1]["n"].iloc[-1] == 4999
     double = connection.execute("SELECT 1 AS a, 2 AS a, NULL AS n")
     assert double.fetchall() == [(1, 2, None)]
     assert list(double.df().columns) == ["a", "a", "n"]
