@@ -170,9 +170,9 @@ class Outcomes:
                 values.put(line["n"], b64decode(line["data"]))
         lines = [line for line in lines if line["k"] != "object"]
         base = want.file.partition(".jsonl")[0]
-        # Later ones come later in order: a file before those that are there means that all of
-        # the run is taken in anew.
-        token = f"{time.time_ns() // 1000:014x}{secrets.token_hex(2)}"
+        # Later ones come later in order, also after those of earlier versions of flordb (eight hex
+        # digits): a file before those that are there means that all of the run is taken in anew.
+        token = f"t{time.time_ns() // 1000:014x}{secrets.token_hex(2)}"
         path = self.project.runs / f"{base}.replay-{token}.jsonl"
         header = {
             "k": "replay",
