@@ -230,11 +230,14 @@ def _commit_files(
 ) -> str:
     """Commit ``base``'s tree with run files added; parents: flor's branch and ``base``."""
     root = project.root
-    lines = []
-    for name, data in files.items():
-        blob = git(root, "hash-object", "-w", "--stdin", text=data).decode().strip()
-        lines.append(f"100644 {blob}\t{STORE}/runs/{name}\n")
     with _scratch(project) as folder:
+        copies = [folder / str(number) for number in range(len(files))]
+        for copy, data in zip(copies, files.values(), strict=True):
+            copy.write_bytes(data)
+        listing = "".join(f"{copy}\n" for copy in copies)
+        hashed = git(root, "hash-object", "-w", "--no-filters", "--stdin-paths", text=listing)
+        blobs = dict(zip(files, hashed.decode().split(), strict=True))
+        lines = [f"100644 {blob}\t{STORE}/runs/{name}\n" for name, blob in blobs.items()]
         env = {"GIT_INDEX_FILE": str(folder / "index")}
         git(root, "read-tree", base, env=env)
         git(root, "update-index", "--add", "--index-info", text="".join(lines), env=env)
