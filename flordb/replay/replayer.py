@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -19,23 +17,18 @@ from flordb.errors import ReplayError, SnapshotError
 from flordb.record import context as contexts
 from flordb.record import rng
 from flordb.record.context import SCALARS, START, Context, end_of, enter_of, exit_of, root
-from flordb.record.encoder import fields_of
 from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable, range_of
 from flordb.record.restore import generators_of, restore
-from flordb.record.values import freeze, store_array
-from flordb.replay.checks import Tolerances, same
+from flordb.replay.output import Output, Write
 from flordb.replay.recorded import Recorded, TopLoop
+from flordb.replay.route import Route
 from flordb.replay.seeds import Seeds
 from flordb.replay.task import Job
 from flordb.store.objects import ObjectStore
-from flordb.store.runfile import decode_value, encode_value
 from flordb.store.snapshots import SnapshotStore
 
 T = TypeVar("T")
-Write = Callable[[dict[str, Any]], None]
-
-_MOST_ANOMALIES = 100
 
 
 class Aside(NamedTuple):
@@ -61,23 +54,18 @@ class Replayer:
         self.job = job
         self.steps = job.steps
         self.record = record
-        self.anomalies = 0
-        self.counts = dict.fromkeys(job.names, 0)
-        self._write = write
+        self.output = Output(job, record, write)
         self._leave = leave
         self._place: Context | contexts.Steps = root()
         self._top: Context | None = None
         self._collecting = True
         self._checkpoint: dict[str, Any] = {}
-        self._contexts = 0
-        self._occurrences: dict[tuple[str, str], int] = {}
         self._args: dict[str, int] = {}
         self._snapshots = SnapshotStore(_path(job.snapshots))
         self._objects = ObjectStore(_path(job.objects))
         self._boundaries = self._snapshots.boundaries()
+        self._route = Route(job.steps, record, self._boundaries)
         self._observing = False
-        self._tolerances = Tolerances.parse(job.tolerance)
-        self._different: set[str] = set()
         self._started = False
         self._first: dict[str, Any] | None = None
         self._seeds: Seeds | None = None
@@ -150,22 +138,12 @@ class Replayer:
 
     def log(self, name: str, value: T) -> T:
         self._start()
-        wanted = name in self.counts and self._collecting
-        if self._observing and not wanted:
-            return value
-        put = self._send if wanted else _leave
-        fields = fields_of(freeze(value), partial(store_array, put=put))
-        if name in self.counts:
+        if self.output.is_wanted(name):
             if self._collecting:
                 self._refuse_unseeded()
-                number = self._number(self._context)
-                self._write({"k": "log", "c": number, "n": name, **fields})
-                self.counts[name] += 1
+                self.output.keep(self._context, name, value)
         elif not self._observing:
-            key = (self._context.path, str(name))
-            occurrence = self._occurrences.get(key, 0)
-            self._occurrences[key] = occurrence + 1
-            self._compare(key, occurrence, fields)
+            self.output.compare(self._context, str(name), value)
         return value
 
     def arg(self, name: str, default: T) -> T:
@@ -248,11 +226,8 @@ class Replayer:
         if self.steps.from_start and self._top is not None and self._top.loop in self.steps.loops:
             return True
         # An iteration that is run for its end is run as it was.
-        return not self._collecting and self._top is not None and self._ends(self._top)
-
-    def _ends(self, top: Context) -> bool:
-        loop = self.record.loops.get((top.loop, top.entry))
-        return loop is not None and top.index == max(loop.begun) and top.loop in self.steps.finish
+        left = self._top is not None and self._route.is_left_in(self._top)
+        return left and not self._collecting
 
     def _inner_loop(self, name: str, iterable: Iterable[T], outer: Context) -> Iterator[T]:
         entry = outer.enter(name)
@@ -286,13 +261,13 @@ class Replayer:
     ) -> Iterator[T]:
         if self._set_up is None:
             self._set_up = time.perf_counter() - self._clock
-        loop = TopLoop(name, outer.enter(name))
-        loop = self.record.loops.get((loop.name, loop.entry), loop)
-        if name not in (*self.steps.loops, *self.steps.before):
+        route = self._route
+        loop = route.entry(name, outer.enter(name))
+        if not route.passes(name):
             self._leave()
-        wanted = self._wanted(loop)
-        go_on = not self._is_last(loop)
-        to_its_end = name in self.steps.finish and loop.end != "exhausted"
+        wanted = route.wanted(loop)
+        go_on = not route.is_last(loop)
+        to_its_end = route.runs_to_its_end(loop)
         indexes = sorted({*wanted, max(loop.begun)}) if to_its_end and go_on else wanted
         if not indexes and not go_on:
             self._leave()
@@ -303,24 +278,10 @@ class Replayer:
                 f"the loop {name!r} ended in another way than in the run: {loop.end} then"
             )
         boundary = exit_of("", name, loop.entry)
-        if not self._wholly(loop) and boundary in self._boundaries:
+        if not route.wholly(loop) and boundary in self._boundaries:
             self._restore(boundary, frame)
         elif not indexes or loop.end != "exhausted":
             raise ReplayError(f"there is no snapshot at the end of the loop {name!r}")
-
-    def _wanted(self, loop: TopLoop) -> list[int]:
-        """The iterations of an entry of a top-level loop whose values are wanted."""
-        if loop.name not in self.steps.loops:
-            return []
-        if self.steps.iterations is None:
-            return loop.reached
-        return [index for index in loop.reached if index in self.steps.iterations]
-
-    def _is_last(self, loop: TopLoop) -> bool:
-        """Whether nothing is wanted behind this entry of a loop."""
-        if self.steps.go_on or loop.name not in self.steps.loops[-1:]:
-            return False
-        return not any(later.entry > loop.entry for later in self.record.entries(loop.name))
 
     def _iterate(
         self,
@@ -341,13 +302,13 @@ class Replayer:
         elif not self.job.exact_or_nothing:
             raise ReplayError(f"there is no snapshot at the beginning of the loop {loop.name!r}")
         items = enumerate(iterable)
-        may_skip = is_repeatable(iterable) and not self._wholly(loop)
+        may_skip = is_repeatable(iterable) and not self._route.wholly(loop)
         position = 0
         finished = False
         try:
             for index in indexes:
-                start = self._resume_at(loop, index, position) if may_skip else position
-                if start > position or (start == index and self._has_end(loop, index - 1)):
+                start = self._route.resume_at(loop, index, position) if may_skip else position
+                if start > position or (start == index and self._route.has_end(loop, index - 1)):
                     for _ in range(start - position):
                         next(items, None)
                     if start > 0 and may_skip:
@@ -366,29 +327,11 @@ class Replayer:
             self._context, self._top, self._collecting = outer, None, True
             if not go_on and (finished or left_by_code(frame)):
                 self._leave()
-        if go_on and self._runs_out(loop):
+        if go_on and self._route.runs_out(loop):
             for _ in items:  # a loop that ends by itself is at the end of its items
                 raise ReplayError(
                     f"the loop {loop.name!r} would go on after its last recorded iteration"
                 )
-
-    def _runs_out(self, loop: TopLoop) -> bool:
-        """Whether the loop has to end by itself, and not by a snapshot."""
-        return self._wholly(loop) or exit_of("", loop.name, loop.entry) not in self._boundaries
-
-    def _wholly(self, loop: TopLoop) -> bool:
-        """Whether every iteration is run and nothing is loaded."""
-        return self.steps.from_start and loop.name in self.steps.loops
-
-    def _has_end(self, loop: TopLoop, index: int) -> bool:
-        return end_of(loop.path(index)) in self._boundaries
-
-    def _resume_at(self, loop: TopLoop, index: int, position: int) -> int:
-        """The latest iteration, at most ``index``, from which the replay can go on."""
-        for start in range(index, position, -1):
-            if self._has_end(loop, start - 1):
-                return start
-        return position
 
     def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
         began = time.perf_counter()
@@ -401,9 +344,7 @@ class Replayer:
         self._restored[0] += 1
         self._restored[1] += seconds
         self._restored[2] += manifest.held
-        # From these, later recordings know c of equation 4.4.
-        line = {"k": "time", "w": "restore", "s": round(seconds, 6), "m": manifest.held}
-        self._write(line)
+        self.output.loaded(seconds, manifest.held)
         blocking = blocking_names(failed, self.job.needed) if check else ()
         if blocking:
             first = blocking[0]
@@ -411,38 +352,6 @@ class Replayer:
                 f"the snapshot at {boundary} does not hold `{first}`, on which the statement "
                 f"depends: {failed[first]}"
             )
-
-    # Values.
-
-    def _number(self, context: Context) -> int:
-        if context.number is None:
-            assert context.parent is not None
-            parent = self._number(context.parent)
-            self._contexts += 1
-            context.number = self._contexts
-            self._write(context.line(parent))
-        return context.number
-
-    def _send(self, digest: str, data: memoryview) -> None:
-        """Hand over a large array's bytes: the store may be out of this process's reach."""
-        line = {"k": "object", "c": self._number(self._context), "n": digest}
-        self._write(line | {"data": b64encode(data).decode()})
-
-    def _compare(self, key: tuple[str, str], occurrence: int, fields: dict[str, Any]) -> None:
-        known = self.record.values.get(key, [])
-        if occurrence >= len(known):
-            return
-        replayed = decode_value(fields)
-        if not same(known[occurrence], replayed, self._tolerances.of(key[1])):
-            self.anomalies += 1
-            first = key[1] not in self._different
-            self._different.add(key[1])
-            if first or self.anomalies <= _MOST_ANOMALIES:
-                line = {"k": "anomaly", "c": self._number(self._context), "n": key[1]}
-                line |= {"o": occurrence, "at": key[0]}
-                line["recorded"] = encode_value(known[occurrence])["v"]
-                line["replayed"] = fields["v"]
-                self._write(line)
 
 
 def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[str]:
@@ -455,10 +364,6 @@ def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[st
         if token in names:
             found.append(path)
     return found
-
-
-def _leave(digest: str, data: memoryview) -> None:
-    """A value that is only compared with the record is not kept: its reference says enough."""
 
 
 def _path(text: str) -> Any:

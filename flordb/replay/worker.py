@@ -48,7 +48,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
 
     def finish(error: str | None) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
-        end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.anomalies}
+        end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.output.anomalies}
         write({**end, "took": replayer.took()})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
