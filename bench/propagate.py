@@ -10,8 +10,9 @@ The corpus holds text of other people's: keep it outside this repository. Build 
 
 Without a corpus, each statement of this repository's own example scripts is taken out and put back,
 as it is and after all local names were changed: a check that it works, not a measurement.
-Prints a table per set and one per distance, for FlorDB and for a line diff; then what twenty
-statements cost against one in the same pair of versions.
+Prints a table per set, one per distance and one per kind of statement (what logs, assignments,
+other calls), for FlorDB and for a line diff; then what twenty statements cost against one in the
+same pair of versions.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def judged(
     kind, _ = evaluate.score(case, answer)
     if kind in ("block", "func", "names", "wrong"):
         kind = "misplaced"
-    return {"set": case["set"], "bucket": case["bucket"], "class": kind, "ms": 1000 * seconds}
+    row = {"set": case["set"], "bucket": case["bucket"], "kind": case["kind"]}
+    return row | {"class": kind, "ms": 1000 * seconds}
 
 
 def evaluator(tools: str) -> ModuleType:
@@ -117,6 +119,7 @@ def report(name: str, rows: list[dict[str, Any]]) -> None:
     table(f"{name}: sets", place, "set", CLASSES)
     natural = [row for row in place if row["set"].startswith("nat")]
     table("  nat sets, distance", natural, "bucket", CLASSES)
+    table("  kinds of statement", place, "kind", CLASSES)
     if refuse:
         table("  must refuse", refuse, "set", REFUSE)
     times = sorted(row["ms"] for row in rows)
