@@ -53,17 +53,20 @@ def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], plac
     rival = len(places) > 1 and places[1].weight > _CLOSE * places[0].weight
     if owner is holder and rival and after is _Side.NEW:
         raise Refused(f"it may as well stand in another block than that of {where}")
+    other_order = any(w.near and (w.index < index) != w.before for w in place.witnesses)
+    # What follows alone does not tell a block: it may have stood behind the end of that block.
+    only_after = before is _Side.NEW and after is _Side.HERE
+    none = owner is None and after is _Side.NEW and before in (_Side.NEW, _Side.NONE)
+    if not (other_order or only_after or none):
+        return
     opinion = lined_up(unit, block, index, matching)
-    if before is _Side.NEW and after is _Side.HERE and opinion is Opinion.ELSEWHERE:
+    if only_after and opinion is Opinion.ELSEWHERE:
         raise Refused(f"what follows it stands at {where}, and the text before it does not")
     if opinion is Opinion.HERE:
         return
-    if any(w.near and (w.index < index) != w.before for w in place.witnesses):
+    if other_order:
         raise Refused(f"the statements round it stand in another order at {where}")
-    # What follows alone does not tell a block: it may have stood behind the end of that block.
-    follows = before is _Side.NEW and after is _Side.HERE
-    none = owner is None and after is _Side.NEW and before in (_Side.NEW, _Side.NONE)
-    if owner is not holder and (follows or none):
+    if owner is not holder:
         raise Refused(
             f"the older version has another block at {where}, and not the statement before it there"
         )
