@@ -11,30 +11,24 @@ reason.
 from __future__ import annotations
 
 import collections
-import io
 import pickle
 import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FunctionType, ModuleType
-from typing import Any, ClassVar
-
-import cloudpickle
+from typing import Any
 
 from flordb.errors import SnapshotError
 from flordb.record.anchors import (
-    ATOMS,
     Anchor,
     Span,
     Walk,
     own_attributes,
-    plain_array,
-    plain_tensor,
 )
+from flordb.record.pickling import Gathered, Limited, Pickler, Raw
 from flordb.record.reach import Path, Reach, spell
 from flordb.record.rng import get_states
-from flordb.record.tensors import Piece, piece_of
+from flordb.record.tensors import Piece
 from flordb.record.trees import State, Taken, Tree, Trees
 
 _NUMBERS = frozenset((type(None), bool, int, float))
@@ -53,13 +47,6 @@ class Captured:
     pieces: list[Piece]
     averages: int
     missing: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A tensor or an array that is to be stored by its bytes, wherever it is referred to."""
-
-    value: Any
 
 
 def capture(
@@ -90,7 +77,7 @@ class _Taking:
     """Takes the states of the anchors that a walk has found."""
 
     def __init__(self, walk: Walk, max_bytes: int, given_up: dict[str, str], trees: Trees) -> None:
-        self.gathered = _Gathered()
+        self.gathered = Gathered()
         self.missing: dict[str, str] = {}
         self._walk = walk
         self._max_bytes = max_bytes
@@ -140,7 +127,7 @@ class _Taking:
                 span.path,
                 lambda: Tree(
                     *(span.first, mark.pieces, anchors, taken),
-                    *(self._walk.numbers, _Pickler.library),
+                    *(self._walk.numbers, Pickler.library),
                 ),
             )
         return [made.state for made in taken]
@@ -199,24 +186,12 @@ def type_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _pickle(walk: Walk, gathered: _Gathered, anchor: Anchor, limit: int | None) -> bytes:
-    buffer = _Limited(limit)
+def _pickle(walk: Walk, gathered: Gathered, anchor: Anchor, limit: int | None) -> bytes:
+    buffer = Limited(limit)
     own = anchor.value if anchor.kind == "object" else None
     state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
-    _Pickler(buffer, walk, gathered, own).dump(state)
+    Pickler(buffer, walk, gathered, own).dump(state)
     return buffer.getvalue()
-
-
-class _Limited(io.BytesIO):
-    def __init__(self, limit: int | None) -> None:
-        super().__init__()
-        self.limit = limit
-
-    def write(self, data: Any, /) -> int:
-        written = super().write(data)
-        if self.limit is not None and self.tell() > self.limit:
-            raise SnapshotError(f"larger than max_variable_bytes = {self.limit}")
-        return written
 
 
 def state_of(kind: str, value: Any) -> Any:
@@ -253,7 +228,7 @@ def state_of(kind: str, value: Any) -> Any:
             return value
 
 
-def _tensor_state(value: Any, gathered: _Gathered) -> tuple[int, int | None, bool, bool]:
+def _tensor_state(value: Any, gathered: Gathered) -> tuple[int, int | None, bool, bool]:
     """Numbers of its data and its gradient, whether it requires one, whether it is a parameter."""
     torch = sys.modules["torch"]
     grad = value.grad if value.is_leaf else None
@@ -300,155 +275,3 @@ def _loader_state(loader: Any) -> dict[str, Any]:
         for place in ("dataset", "sampler")
         if hasattr(part := getattr(loader, place, None), "__dict__")
     }
-
-
-@dataclass(frozen=True)
-class _Mark:
-    pieces: int
-    total: int
-
-
-class _Gathered:
-    """The tensors and arrays met so far. Each is named by its anchor's path and a number."""
-
-    def __init__(self) -> None:
-        self.pieces: list[Piece] = []
-        self.total = 0
-        self.origins: list[Any] = []
-        self._numbers: dict[int, int] = {}
-        self._alive: list[Any] = []
-        self._path: Path = ()
-        self._first = 0
-        self._changes = False
-
-    def add(self, value: Any, origin: Any, trains: bool = False, changes: bool = False) -> int:
-        """The number of a tensor or array, which is ``origin`` or all that matters of it.
-
-        Parameters: ``trains``, whether it requires a gradient; ``changes``, whether it is likely to
-        be written between two snapshots.
-        """
-        known = self._numbers.get(id(value))
-        if known is not None:
-            return known
-        number = len(self.pieces)
-        piece = piece_of(value, (self._path, number - self._first))
-        piece.trains = trains
-        piece.changes = trains or changes or self._changes
-        self.total += piece.extent
-        self.pieces.append(piece)
-        self.origins.append(origin)
-        self._numbers[id(value)] = number
-        self._alive.append(value)  # so that nothing else gets its id meanwhile
-        return number
-
-    def extend(self, pieces: list[Piece]) -> None:
-        """Add pieces as they are."""
-        self.pieces += pieces
-        self.origins += [None] * len(pieces)
-
-    def mark(self, path: Path, changes: bool = False) -> _Mark:
-        """What follows belongs to the anchor with this path, and is likely to change or not."""
-        self._changes = changes
-        self._path, self._first = path, len(self.pieces)
-        return _Mark(len(self.pieces), self.total)
-
-    def go_back(self, mark: _Mark) -> None:
-        """Forget what was added since."""
-        del self.pieces[mark.pieces :]
-        del self.origins[mark.pieces :]
-        self.total = mark.total
-        self._numbers = {i: n for i, n in self._numbers.items() if n < mark.pieces}
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles one anchor's state; other anchors, tensors and the project's code are references."""
-
-    _roles: ClassVar[dict[type, str]] = {}
-    library: ClassVar[dict[Any, tuple[str, str, str]]] = {}
-
-    def __init__(self, file: Any, walk: Walk, gathered: _Gathered, own: Any) -> None:
-        super().__init__(file, protocol=5)
-        self._walk = walk
-        self._gathered = gathered
-        self._own = own
-
-    def persistent_id(self, obj: Any) -> Any:
-        kind = type(obj)
-        role = self._roles.get(kind)
-        if role is None:
-            role = self._roles[kind] = _role_of(kind)
-        if role == "atom":
-            return None
-        if role == "raw":
-            return ("raw", self._gathered.add(obj.value, obj.value))
-        if role == "code":
-            return self._code(obj)
-        if obj is self._own:
-            return None
-        number = self._walk.anchor_of(obj)
-        if number is not None:
-            return ("anchor", number)
-        return self._value(role, obj)
-
-    def _code(self, obj: Any) -> Any:
-        """Functions and classes by name, where they have one: a replay has live ones."""
-        if obj in self.library:
-            return self.library[obj]
-        module = sys.modules.get(obj.__module__ or "")
-        own = self._walk.is_project(getattr(module, "__file__", None) or "")
-        if module is None or (not own and module.__name__ == "__main__"):
-            return None
-        found: Any = module
-        for part in obj.__qualname__.split("."):
-            found = getattr(found, part, None)
-        name = ("code", obj.__module__, obj.__qualname__) if found is obj else None
-        if not own and name is not None:
-            self.library[obj] = name  # what the project defines may be defined anew
-        return name
-
-    def _value(self, role: str, obj: Any) -> Any:
-        if role == "tensor":
-            torch = sys.modules["torch"]
-            if not plain_tensor(torch, obj):
-                return None
-            leaf = bool(obj.requires_grad and obj.is_leaf)
-            parameter = isinstance(obj, torch.nn.Parameter)
-            return ("tensor", self._gathered.add(obj.detach(), obj), leaf, parameter)
-        if role == "array":
-            plain = plain_array(sys.modules["numpy"], obj)
-            return ("array", self._gathered.add(obj, obj)) if plain else None
-        if role == "storage":
-            # What quantized tensors and subclasses consist of.
-            return ("storage", *self._storage(sys.modules["torch"], obj))
-        if role == "module":
-            return ("module", obj.__name__)
-        return None
-
-    def _storage(self, torch: Any, obj: Any) -> tuple[int, str | None]:
-        typed = isinstance(obj, torch.TypedStorage)
-        untyped = obj._untyped_storage if typed else obj
-        data = torch.empty(0, dtype=torch.uint8, device=untyped.device)
-        data.set_(untyped, 0, (untyped.nbytes(),), (1,))
-        name = str(obj.dtype).removeprefix("torch.") if typed else None
-        return self._gathered.add(data, obj), name
-
-
-def _role_of(kind: type) -> str:
-    """How objects of a type are pickled."""
-    if kind is Raw:
-        return "raw"
-    if issubclass(kind, (FunctionType, type)):
-        return "code"
-    if kind in ATOMS or kind is tuple:
-        return "atom"
-    if issubclass(kind, ModuleType):
-        return "module"
-    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
-    if torch is not None:
-        if issubclass(kind, torch.Tensor):
-            return "tensor"
-        if issubclass(kind, (torch.UntypedStorage, torch.TypedStorage)):
-            return "storage"
-    if numpy is not None and issubclass(kind, numpy.ndarray):
-        return "array"
-    return "other"

@@ -6,12 +6,10 @@ changed in place, so everyone who refers to it sees the restored state; any othe
 
 from __future__ import annotations
 
-import ast
 import collections
 import importlib
 import io
 import pickle
-import random
 import sys
 from collections.abc import Mapping
 from types import FrameType
@@ -19,12 +17,22 @@ from typing import Any
 
 from flordb.errors import SnapshotError
 from flordb.record import rng
-from flordb.record.anchors import is_scripted
 from flordb.record.capture import type_name
 from flordb.record.frames import bind
+from flordb.record.in_place import (
+    attributes_in_place,
+    generator_anew,
+    module_in_place,
+    object_in_place,
+    optimizer_in_place,
+    set_generator,
+    tensor_anew,
+    tensor_in_place,
+)
+from flordb.record.mapped import MappedBlocks
 from flordb.record.reach import Path, resolve, spell, take
 from flordb.store.objects import ObjectStore
-from flordb.store.snapshots import Manifest, TensorRef
+from flordb.store.snapshots import Manifest
 
 
 def restore(
@@ -67,7 +75,7 @@ class _Restore:
         frame: FrameType | None,
         checkpoint: Mapping[str, Any],
     ) -> None:
-        self.blocks = _Blocks(manifest, objects)
+        self.blocks = MappedBlocks(manifest, objects)
         self.frame = frame
         self.checkpoint = checkpoint
         content = pickle.loads(objects.get(manifest.state))
@@ -158,13 +166,13 @@ class _Restore:
             else:
                 live.extend(state["items"])
         if attributes := state.get("attributes"):
-            _attributes_in_place(live, attributes)
+            attributes_in_place(live, attributes)
         return live
 
     def in_place(self, kind: str, live: Any, state: Any) -> Any:
         match kind:
             case "tensor":
-                return _tensor_in_place(live, state)
+                return tensor_in_place(live, state)
             case "array":
                 if live.shape != state.shape or live.dtype != state.dtype:
                     return state
@@ -172,18 +180,18 @@ class _Restore:
             case "generator":
                 set_generator(live, state)
             case "module":
-                _module_in_place(live, state)
+                module_in_place(live, state)
             case "instance":
-                _attributes_in_place(live, state["attributes"])
+                attributes_in_place(live, state["attributes"])
             case "optimizer":
-                _optimizer_in_place(live, state)
+                optimizer_in_place(live, state)
             case "stateful":
                 live.load_state_dict(state)
             case "loader":
                 for place, values in state.items():
                     vars(getattr(live, place)).update(values)
             case _:
-                return _object_in_place(live, state)
+                return object_in_place(live, state)
         return live
 
     def anew(self, number: int, kind: str, path: Path, data: Any) -> Any:
@@ -194,9 +202,9 @@ class _Restore:
         state = self.load(data)
         match kind:
             case "tensor":
-                made = _tensor_anew(state)
+                made = tensor_anew(state)
             case "generator":
-                made = _generator_anew(self.anchors[number][2], state)
+                made = generator_anew(self.anchors[number][2], state)
             case _:
                 made = state
         self.done[number] = made
@@ -254,84 +262,6 @@ class _Restore:
         return torch.storage.TypedStorage(wrap_storage=untyped, dtype=typed, _internal=True)
 
 
-class _Blocks:
-    """A snapshot's tensors: each block is mapped once, and tensors that shared memory share it.
-
-    The mappings are private: what is written to a restored tensor never reaches the store.
-    """
-
-    def __init__(self, manifest: Manifest, objects: ObjectStore) -> None:
-        self._manifest = manifest
-        self._objects = objects
-        self._mapped: dict[str, memoryview] = {}
-        self._owners: dict[tuple[str, int], int] = {}
-        self._blocks: dict[int, memoryview] = {}
-        self._bytes: dict[tuple[int, str], Any] = {}
-        self._made: dict[int, Any] = {}
-
-    def tensor(self, number: int) -> Any:
-        """The tensor or array with this number, always the same one."""
-        if number not in self._made:
-            reference = self._manifest.tensors[number]
-            make = self._array if reference.kind == "numpy" else self._tensor
-            self._made[number] = make(reference)
-        return self._made[number]
-
-    def _memory(self, number: int) -> memoryview:
-        if number not in self._blocks:
-            self._blocks[number] = self._block(number)
-        return self._blocks[number]
-
-    def _block(self, number: int) -> memoryview:
-        block = self._manifest.blocks[number]
-        if block.object not in self._mapped:
-            self._mapped[block.object] = self._objects.get(block.object)
-        data = self._mapped[block.object][block.offset : block.offset + block.size]
-        if self._owners.setdefault((block.object, block.offset), number) != number:
-            # Equal bytes are stored once, but these were not the same memory.
-            return memoryview(bytearray(data))
-        return data
-
-    def _array(self, reference: TensorRef) -> Any:
-        numpy = importlib.import_module("numpy")
-        text = reference.dtype
-        dtype = numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
-        if reference.block < 0:
-            return numpy.empty(reference.shape, dtype)
-        data = self._memory(reference.block)
-        return numpy.ndarray(reference.shape, dtype, data, reference.offset, reference.strides)
-
-    def _tensor(self, reference: TensorRef) -> Any:
-        torch = importlib.import_module("torch")
-        dtype = getattr(torch, reference.dtype)
-        if reference.block < 0:
-            return torch.empty(reference.shape, dtype=dtype, device=reference.device)
-        block = self._on_device(torch, reference.block, reference.device)
-        made = torch.empty(0, dtype=dtype, device=block.device)
-        size = dtype.itemsize
-        start = block.storage_offset() + reference.offset
-        strides = tuple(stride // size for stride in reference.strides)
-        return made.set_(block.untyped_storage(), start // size, reference.shape, strides)
-
-    def _on_device(self, torch: Any, number: int, device: str) -> Any:
-        if (number, device) not in self._bytes:
-            data = torch.frombuffer(self._memory(number), dtype=torch.uint8)
-            self._bytes[number, device] = data.to(_available(torch, device))
-        return self._bytes[number, device]
-
-
-def _available(torch: Any, device: str) -> str:
-    """Where a tensor of ``device`` goes on this machine."""
-    kind = device.partition(":")[0]
-    if kind in ("cpu", "meta"):
-        return device
-    backend = getattr(torch, kind, None)
-    if backend is None or not backend.is_available():
-        return "cpu"
-    _, _, index = device.partition(":")
-    return kind if index and int(index) >= backend.device_count() else device
-
-
 def _empty(data: bytes) -> Any:
     """A new container of the pickled kind, still empty, so that cycles can refer to it."""
     found = _ClassOnly(io.BytesIO(data), None)
@@ -339,133 +269,6 @@ def _empty(data: bytes) -> Any:
     if state["class"] is collections.deque:
         return collections.deque(maxlen=state["maxlen"])
     return state["class"]()
-
-
-def _tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
-    torch = sys.modules["torch"]
-    data, grad = state["data"], state["grad"]
-    if live.grad_fn is not None or not live.is_leaf:
-        return _tensor_anew(state)
-    same = live.shape == data.shape and live.dtype == data.dtype
-    with torch.no_grad():
-        if same and not _overlaps(live):
-            live.data.copy_(data)
-        else:
-            live.data = data.to(live.device)
-        live.requires_grad_(state["requires_grad"])
-        live.grad = None if grad is None else grad.to(live.device)
-    return live
-
-
-def _overlaps(value: Any) -> bool:
-    """Whether elements share memory (an expanded tensor), so that copying into it is refused."""
-    return any(
-        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
-    )
-
-
-def _tensor_anew(state: dict[str, Any]) -> Any:
-    torch = sys.modules["torch"]
-    made = state["data"]
-    if state["parameter"]:
-        made = torch.nn.Parameter(made, requires_grad=state["requires_grad"])
-    else:
-        made.requires_grad_(state["requires_grad"])
-    made.grad = state["grad"]
-    return made
-
-
-def set_generator(live: Any, state: Any) -> None:
-    """Put a generator object of Python, NumPy or torch into a state."""
-    if isinstance(live, random.Random):
-        live.setstate(state)
-    elif hasattr(live, "bit_generator"):
-        live.bit_generator.state = state
-    elif isinstance(state, bytes):
-        torch = sys.modules["torch"]
-        live.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
-    else:
-        live.set_state(state)
-
-
-def _generator_anew(name: str, state: Any) -> Any:
-    if name == "random.Random":
-        made: Any = random.Random()
-    elif name.startswith("numpy."):
-        numpy = importlib.import_module("numpy")
-        if name.endswith("RandomState"):
-            made = numpy.random.RandomState()
-        else:
-            made = numpy.random.Generator(getattr(numpy.random, state["bit_generator"])())
-    else:
-        made = importlib.import_module("torch").Generator()
-    set_generator(made, state)
-    return made
-
-
-def _module_in_place(live: Any, state: dict[str, Any]) -> None:
-    for group in ("parameters", "buffers", "modules"):
-        holder = getattr(live, f"_{group}")
-        for name, value in state[group].items():
-            if name not in holder or holder[name] is not value:
-                holder[name] = value
-    if is_scripted(live):
-        for name, value in state["attributes"].items():
-            setattr(live, name, value)
-    else:
-        _attributes_in_place(live, state["attributes"])
-
-
-def _attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:
-    own = vars(live)
-    for name, value in attributes.items():
-        if name not in own or own[name] is not value:
-            own[name] = value
-
-
-def _optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
-    live.state.clear()
-    live.state.update(state["state"])
-    groups = state["groups"]
-    for group, restored in zip(live.param_groups, groups, strict=False):
-        group.clear()
-        group.update(restored)
-    live.param_groups[len(groups) :] = []
-    live.param_groups.extend(groups[len(live.param_groups) :])
-
-
-def _object_in_place(live: Any, state: Any) -> Any:
-    """A library's object takes over the restored one's attributes where it consists of them."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(live, torch.Tensor):
-        return _special_in_place(torch, live, state)
-    own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
-    if not own or not restored or hasattr(type(live), "__slots__"):
-        return state
-    own.clear()
-    own.update(restored)
-    return live
-
-
-def _special_in_place(torch: Any, live: Any, state: Any) -> Any:
-    """A quantized or sparse tensor, or one of a subclass: copied where torch can do that."""
-    same = live.shape == state.shape and live.dtype == state.dtype
-    quantized = same and live.is_quantized and not torch.equal(_scales(live), _scales(state))
-    if not same or quantized or live.grad_fn is not None or live.is_inference():
-        return state
-    with torch.no_grad():
-        live.copy_(state)
-    for name, value in vars(state).items():
-        setattr(live, name, value)
-    return live
-
-
-def _scales(value: Any) -> Any:
-    torch = sys.modules["torch"]
-    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        return torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
-    scales, zeros = value.q_per_channel_scales(), value.q_per_channel_zero_points()
-    return torch.stack([scales.double(), zeros.double()])
 
 
 class _Unpickler(pickle.Unpickler):

@@ -15,21 +15,16 @@ an object is compared; constants, of which only the id is, are kept.
 
 from __future__ import annotations
 
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from types import FunctionType
 from typing import Any
 
-from flordb.record.anchors import MOST_ELEMENTS, Anchor, children_of, own_attributes
+from flordb.record.anchors import Anchor, children_of
+from flordb.record.contents import Contents, children, contents_of, is_constant
 from flordb.record.leaves import Leaf, Leaves, Unfit
 from flordb.record.reach import Path
 from flordb.record.tensors import Piece
 
-_CONSTANTS = frozenset((type(None), bool, int, float, complex, str, bytes, range, type(...)))
-_LONGEST_CONSTANT = 10_000
 _MOST_MISSES = 3
 """A tree that never fits is not made again and again."""
 
@@ -99,9 +94,9 @@ class _NodePart:
         self.dirty = False
         self._type = type(anchor.value)
         self._library = library
-        known = _contents_of(anchor.kind, anchor.value)
+        known = contents_of(anchor.kind, anchor.value)
         self.fixed = known is not None and self._is_whole(anchor, known, is_anchor)
-        self._list = known if known is not None and self.fixed else _children(anchor.kind)
+        self._list = known if known is not None and self.fixed else children(anchor.kind)
         self.leaves: list[Leaf] = []
         self._leaf_ids: list[int] = []
         if self.fixed:
@@ -119,14 +114,14 @@ class _NodePart:
         return [
             (steps, id(child))
             for steps, child in children_of(self._kind, value)
-            if not _is_constant(child, self._library)
+            if not is_constant(child, self._library)
         ]
 
-    def _is_whole(self, anchor: Anchor, known: _Contents, is_anchor: Container[int]) -> bool:
+    def _is_whole(self, anchor: Anchor, known: Contents, is_anchor: Container[int]) -> bool:
         """Whether each of the contents is a constant, an anchor, or a tensor that is a piece."""
         origins = set(map(id, self.taken.origins))
         contents = known(anchor.value)
-        loose = {id(v) for v in contents if not _is_constant(v, self._library)}
+        loose = {id(v) for v in contents if not is_constant(v, self._library)}
         return origins == {i for i in loose if i not in is_anchor}
 
     def others(self) -> list[int]:
@@ -135,8 +130,8 @@ class _NodePart:
 
     def _remember(self, ids: list[int], contents: Sequence[Any]) -> None:
         self._ids = ids
-        self._held = [v for v in contents if _is_constant(v, self._library)]
-        self._others = [id(v) for v in contents if not _is_constant(v, self._library)]
+        self._held = [v for v in contents if is_constant(v, self._library)]
+        self._others = [id(v) for v in contents if not is_constant(v, self._library)]
         at = {i: position for position, i in enumerate(ids)}
         self._children = [(at[i], number) for i, number in self.defines.items()]
         self._at = at
@@ -166,7 +161,7 @@ class _NodePart:
         contents = self._list(value)
         ids = list(map(id, contents))
         if ids != self._ids:
-            if [id(v) for v in contents if not _is_constant(v, self._library)] != self._others:
+            if [id(v) for v in contents if not is_constant(v, self._library)] != self._others:
                 raise Unfit
             if self._steps_below(value) != self._steps:
                 raise Unfit  # a path leads elsewhere
@@ -326,98 +321,3 @@ class Trees:
         for tree in self._used:
             tree.release()
         self._used.clear()
-
-
-# What is in an object.
-
-_Contents = Callable[[Any], Sequence[Any]]
-
-
-def _is_constant(value: Any, library: Container[Any]) -> bool:
-    """Whether a value is what it is for as long as it has its id."""
-    kind = type(value)
-    if kind in _CONSTANTS:
-        return kind not in (str, bytes) or len(value) <= _LONGEST_CONSTANT
-    if kind is tuple:
-        return len(value) < 100 and all(_is_constant(item, library) for item in value)
-    return isinstance(value, (FunctionType, type)) and value in library
-
-
-def _contents_of(kind: str, value: Any) -> _Contents | None:
-    """How to list all that decides what is pickled of an object; None where that isn't known."""
-    if kind == "module":
-        return _of_module(value)
-    if kind == "optimizer":
-        return _of_optimizer
-    if kind == "instance":
-        return lambda found: [*vars(found).values(), *vars(found)]
-    if kind == "container":
-        return _of_container(value)
-    torch = sys.modules["torch"]
-    if kind == "object" and type(value) in (torch.dtype, torch.device, torch.layout):
-        return lambda found: []
-    return None
-
-
-# Where lists of different things follow one another, dots are between them.
-
-
-def _of_module(module: Any) -> _Contents:
-    # At least two names: itemgetter gives one value by itself.
-    own_of = itemgetter("training", "training", *own_attributes(module))
-    size = len(vars(module))
-
-    def contents(found: Any) -> Sequence[Any]:
-        attributes = found.__dict__
-        if len(attributes) != size:
-            raise LookupError("another attribute")
-        own: tuple[Any, ...] = own_of(attributes)
-        parameters, buffers = attributes["_parameters"], attributes["_buffers"]
-        modules = attributes["_modules"]
-        if not (parameters or buffers or modules):
-            return own
-        values = (*parameters.values(), ..., *buffers.values(), ..., *modules.values())
-        return (*own, *values, *parameters, *buffers, *modules)
-
-    return contents
-
-
-def _of_container(value: Any) -> _Contents | None:
-    if isinstance(value, bytearray) or len(value) > MOST_ELEMENTS:
-        return None
-    if isinstance(value, defaultdict):
-        return lambda found: [*found.values(), *found, found.default_factory]
-    if isinstance(value, dict):
-        return lambda found: [*found.values(), *found]
-    return list
-
-
-def _of_optimizer(optimizer: Any) -> list[Any]:
-    found = [*optimizer.defaults.values(), *optimizer.defaults, ...]
-    for group in optimizer.param_groups:
-        found += (value for name, value in group.items() if name != "params")
-        found += (*group, ..., *group["params"], ...)
-    for parameter, state in optimizer.state.items():
-        found.append(parameter)
-        if type(state) is dict:
-            found += (*state.values(), *state, ...)
-        else:
-            found += (state, ...)
-    return found
-
-
-def _children(kind: str) -> _Contents:
-    """Lists the objects below one. That they are the same says nothing of the object itself."""
-
-    def contents(found: Any) -> list[Any]:
-        return list(_flat(child for _, child in children_of(kind, found)))
-
-    return contents
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        if type(value) is tuple:
-            yield from _flat(value)
-        else:
-            yield value

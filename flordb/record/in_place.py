@@ -1,0 +1,138 @@
+"""Puts states into live objects of each kind, or makes new objects of them."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from flordb.record.anchors import is_scripted
+
+
+def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
+    torch = sys.modules["torch"]
+    data, grad = state["data"], state["grad"]
+    if live.grad_fn is not None or not live.is_leaf:
+        return tensor_anew(state)
+    same = live.shape == data.shape and live.dtype == data.dtype
+    with torch.no_grad():
+        if same and not _overlaps(live):
+            live.data.copy_(data)
+        else:
+            live.data = data.to(live.device)
+        live.requires_grad_(state["requires_grad"])
+        live.grad = None if grad is None else grad.to(live.device)
+    return live
+
+
+def _overlaps(value: Any) -> bool:
+    """Whether elements share memory (an expanded tensor), so that copying into it is refused."""
+    return any(
+        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
+    )
+
+
+def tensor_anew(state: dict[str, Any]) -> Any:
+    torch = sys.modules["torch"]
+    made = state["data"]
+    if state["parameter"]:
+        made = torch.nn.Parameter(made, requires_grad=state["requires_grad"])
+    else:
+        made.requires_grad_(state["requires_grad"])
+    made.grad = state["grad"]
+    return made
+
+
+def set_generator(live: Any, state: Any) -> None:
+    """Put a generator object of Python, NumPy or torch into a state."""
+    if isinstance(live, random.Random):
+        live.setstate(state)
+    elif hasattr(live, "bit_generator"):
+        live.bit_generator.state = state
+    elif isinstance(state, bytes):
+        torch = sys.modules["torch"]
+        live.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    else:
+        live.set_state(state)
+
+
+def generator_anew(name: str, state: Any) -> Any:
+    if name == "random.Random":
+        made: Any = random.Random()
+    elif name.startswith("numpy."):
+        numpy = importlib.import_module("numpy")
+        if name.endswith("RandomState"):
+            made = numpy.random.RandomState()
+        else:
+            made = numpy.random.Generator(getattr(numpy.random, state["bit_generator"])())
+    else:
+        made = importlib.import_module("torch").Generator()
+    set_generator(made, state)
+    return made
+
+
+def module_in_place(live: Any, state: dict[str, Any]) -> None:
+    for group in ("parameters", "buffers", "modules"):
+        holder = getattr(live, f"_{group}")
+        for name, value in state[group].items():
+            if name not in holder or holder[name] is not value:
+                holder[name] = value
+    if is_scripted(live):
+        for name, value in state["attributes"].items():
+            setattr(live, name, value)
+    else:
+        attributes_in_place(live, state["attributes"])
+
+
+def attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:
+    own = vars(live)
+    for name, value in attributes.items():
+        if name not in own or own[name] is not value:
+            own[name] = value
+
+
+def optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
+    live.state.clear()
+    live.state.update(state["state"])
+    groups = state["groups"]
+    for group, restored in zip(live.param_groups, groups, strict=False):
+        group.clear()
+        group.update(restored)
+    live.param_groups[len(groups) :] = []
+    live.param_groups.extend(groups[len(live.param_groups) :])
+
+
+def object_in_place(live: Any, state: Any) -> Any:
+    """A library's object takes over the restored one's attributes where it consists of them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(live, torch.Tensor):
+        return _special_in_place(torch, live, state)
+    own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
+    if not own or not restored or hasattr(type(live), "__slots__"):
+        return state
+    own.clear()
+    own.update(restored)
+    return live
+
+
+def _special_in_place(torch: Any, live: Any, state: Any) -> Any:
+    """A quantized or sparse tensor, or one of a subclass: copied where torch can do that."""
+    same = live.shape == state.shape and live.dtype == state.dtype
+    quantized = same and live.is_quantized and not torch.equal(_scales(live), _scales(state))
+    if not same or quantized or live.grad_fn is not None or live.is_inference():
+        return state
+    with torch.no_grad():
+        live.copy_(state)
+    for name, value in vars(state).items():
+        setattr(live, name, value)
+    return live
+
+
+def _scales(value: Any) -> Any:
+    torch = sys.modules["torch"]
+    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
+    scales, zeros = value.q_per_channel_scales(), value.q_per_channel_zero_points()
+    return torch.stack([scales.double(), zeros.double()])
