@@ -198,8 +198,7 @@ def _write(
             why = _open(db, project.database)
             if why is None:
                 report = take_in(db, project, settings, files)
-                db.close()
-                _fill_up(project.database)
+                _fill_up(db, project.database)
                 return replace(report, rebuilt=rebuilt)
         except RewrittenError as error:
             why = str(error)
@@ -251,15 +250,15 @@ def _size(db: duckdb.DuckDBPyConnection) -> int:
     return size + _HEADERS
 
 
-def _fill_up(path: Path) -> None:
-    """Make the closed file as long as it says: DuckDB writes down how many blocks it has, and then
-    cuts off free ones at the end, which `_is_whole` could not tell from a damage."""
-    db = duckdb.connect()
-    try:
-        db.execute(f"ATTACH {_quoted(path)} AS {CATALOG} (READ_ONLY)")
-        size = _size(db)
-    finally:
-        db.close()
+def _fill_up(db: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Close the attached file, and make it as long as it says: DuckDB writes down how many blocks
+    it has, and then cuts off free ones at the end, which `_is_whole` could not tell from a damage.
+    """
+    db.execute("USE memory")
+    db.execute(f"DETACH {CATALOG}")
+    db.execute(f"ATTACH {_quoted(path)} AS {CATALOG} (READ_ONLY)")
+    size = _size(db)
+    db.execute(f"DETACH {CATALOG}")
     if path.stat().st_size < size:
         os.truncate(path, size)
 
