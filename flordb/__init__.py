@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from flordb import background, utils
-    from flordb.query.connection import connect
+    from flordb.query.connecting import connect
     from flordb.query.dataframe import dataframe, sql
 
 __version__ = "0.1.0"
@@ -126,7 +126,7 @@ def commit() -> None:
 
 _LAZY = {
     "background": ("flordb.background", None),
-    "connect": ("flordb.query.connection", "connect"),
+    "connect": ("flordb.query.connecting", "connect"),
     "dataframe": ("flordb.query.dataframe", "dataframe"),
     "sql": ("flordb.query.dataframe", "sql"),
     "utils": ("flordb.utils", None),

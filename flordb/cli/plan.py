@@ -25,7 +25,7 @@ def command(
       flordb plan "SELECT tstamp, filename FROM flor"
     """
     from flordb.cli.patches import patches
-    from flordb.query.connection import connect
+    from flordb.query.connecting import connect
     from flordb.query.explain import describe
     from flordb.replay.plan import as_json as plain
 

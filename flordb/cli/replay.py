@@ -53,7 +53,7 @@ def command(
       flordb replay --yes loss "tstamp >= '2023-06-23'"
     """
     from flordb.query.acquire import acquire
-    from flordb.query.connection import connect
+    from flordb.query.connecting import connect
     from flordb.query.explain import describe
     from flordb.query.progress import progress_bar
     from flordb.replay.choices import keep_choice

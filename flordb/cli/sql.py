@@ -34,7 +34,7 @@ def command(
     Example:
       flordb sql "SELECT tstamp, filename FROM flor ORDER BY tstamp DESC LIMIT 3"
     """
-    from flordb.query.connection import connect
+    from flordb.query.connecting import connect
 
     with connect(project, acquire=acquire, budget=budget, workers=workers) as connection:
         cursor = connection.execute(options.read_query(query))

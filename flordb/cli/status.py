@@ -24,7 +24,7 @@ def command(project: str | None, as_json: bool, verbose: bool) -> None:
     Example:
       flordb status --json
     """
-    from flordb.query.connection import connect
+    from flordb.query.connecting import connect
     from flordb.settings import load
 
     with connect(project, acquire="never") as connection:

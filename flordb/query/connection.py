@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from flordb import settings as _settings
-from flordb.errors import ProjectError, warn
+from flordb.errors import warn
 from flordb.query import errors
 from flordb.query import statement as _statement
 from flordb.query.acquire import in_vain, tell, untold, without
@@ -28,7 +26,7 @@ from flordb.query.errors import mapped
 from flordb.query.explain import describe
 from flordb.query.facts import Memory
 from flordb.query.needs import names_in
-from flordb.query.options import ACQUIRE, assigned, assignment, shown, with_options
+from flordb.query.options import assigned, assignment, shown, with_options
 from flordb.query.planner import Prepared, prepare
 from flordb.query.predicates import Parameters
 from flordb.query.progress import progress_bar
@@ -37,47 +35,14 @@ from flordb.query.statement import Statement
 from flordb.replay.choices import statements_with_choices
 from flordb.replay.lacking import Key, keys
 from flordb.replay.want import Want
-from flordb.settings import Settings, seconds_of
+from flordb.settings import Settings
 from flordb.store import catalog
-from flordb.store.project import Project, find_project
+from flordb.store.project import Project
 from flordb.udfs import register as register_functions
 
 if TYPE_CHECKING:
     from flordb.replay.execute import Progress
     from flordb.replay.plan import Plan
-
-
-def connect(
-    project: str | Path | Project | None = None,
-    *,
-    acquire: str | None = None,
-    budget: str | float | None = None,
-    workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
-) -> Connection:
-    """Connect to a project's history.
-
-    Parameters: ``project``, its folder (default: the one around the working folder); ``acquire``,
-    ``'auto'`` (replay what a query lacks, within the budget), ``'always'`` (at any price) or
-    ``'never'``; ``budget``, in seconds or as a text such as ``'5 min'``; ``workers``, replays at
-    the same time (default: one a core); ``progress``, called during acquisitions (default: a bar
-    on a terminal's stderr or in the notebook). ``SET flor_acquire = …`` and
-    ``SET flor_budget = …`` change the first two later. Raises ProjectError where there is no
-    project, or for an option that is none.
-    """
-    if acquire not in (None, *ACQUIRE):
-        raise ProjectError(f"acquire={acquire!r}: expected 'auto', 'always' or 'never'")
-    try:
-        seconds = None if budget is None else seconds_of(budget)
-    except ValueError as error:
-        raise ProjectError(f"budget: {error}") from None
-    found = project if isinstance(project, Project) else find_project(_path(project))
-    chosen = _settings.load(found.root, acquire=acquire, budget_seconds=seconds, workers=workers)
-    return Connection(found, chosen, progress)
-
-
-def _path(project: str | Path | None) -> Path | None:
-    return Path(project) if project is not None else None
 
 
 _UNPLANNED = (
@@ -87,7 +52,8 @@ _UNPLANNED = (
 
 
 class Connection(Cursor):
-    """A connection to a project; see `connect`. Used in a ``with`` block it closes at its end.
+    """A connection to a project, as `connecting.connect` makes it over a DuckDB of its own. Used in
+    a ``with`` block it closes at its end.
 
     As in DuckDB it is a cursor itself: ``connection.execute(…).df()``. Its statements run one
     after another, from whatever thread they come; while one waits for replays, others run.
@@ -109,13 +75,14 @@ class Connection(Cursor):
         project: Project,
         chosen: Settings,
         progress: Callable[[Progress], None] | None,
+        opened: duckdb.DuckDBPyConnection,
     ) -> None:
         super().__init__(self)
         self.project = project
         self.settings = chosen
         self._first_settings = chosen
         self._progress = progress
-        self._duckdb = duckdb.connect(":memory:")
+        self._duckdb = opened
         # So that types such as HUGEINT and UUID survive the way through Arrow.
         self._duckdb.execute("SET arrow_lossless_conversion = true")
         register_functions(self._duckdb, project)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flordb import session
-from flordb.query.connection import connect
+from flordb.query.connecting import connect
 
 
 def dataframe(

@@ -11,7 +11,8 @@ from typing import Any
 
 from duckdb import BINARY, DATETIME, NUMBER, ROWID, STRING
 
-from flordb.query.connection import Connection, connect
+from flordb.query.connecting import connect
+from flordb.query.connection import Connection
 from flordb.query.cursor import Cursor
 from flordb.query.errors import (
     BudgetExceeded,

@@ -19,7 +19,8 @@ import re
 from typing import Any
 
 from flordb.errors import FlorError
-from flordb.query.connection import Connection, connect
+from flordb.query.connecting import connect
+from flordb.query.connection import Connection
 from flordb.query.cursor import Cursor
 from flordb.query.errors import ProgrammingError
 from flordb.query.html import plan_of
