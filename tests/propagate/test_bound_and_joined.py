@@ -361,6 +361,26 @@ PAIRS = [
             run()
         """,
     ),
+    Pair(
+        "a definition under a condition right before does not decide, what follows does",
+        """
+        model = build(args)
+        if args.fast:
+            model = speed_up(model)
+        if args.compiled:
+            model = compile_all(model)
+        model = spread(model)  # <-
+        fit(model)
+        """,
+        """
+        model = build(args)
+        if args.fast:
+            model = speed_up(model)
+        flor.log("size", model.size)
+        model = spread(model)
+        fit(model)
+        """,
+    ),
 ]
 
 

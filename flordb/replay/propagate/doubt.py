@@ -16,7 +16,7 @@ from flordb.replay.propagate.flow import is_main
 from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
-from flordb.replay.propagate.names import binds
+from flordb.replay.propagate.names import binds, reads
 from flordb.replay.propagate.place import Place, Placer
 from flordb.replay.propagate.units import DEFINITIONS, Block, Unit
 
@@ -44,7 +44,7 @@ def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], plac
     _last_in_new_branch(draft, place, index, matching)
     _between_parted(unit, block, matching)
     before, after = (_side(unit, before, place, index, matching) for before in (True, False))
-    if before is _Side.NEW and _is_defined_right_before(draft, fit):
+    if (before, after) == (_Side.NEW, _Side.HERE) and _is_defined_right_before(draft, fit):
         before = _Side.HERE
     if after is not _Side.HERE:
         _beside_another_form(unit, place, index, matching)
@@ -107,8 +107,9 @@ def _is_defined_right_before(draft: Draft, fit: Fit) -> bool:
     mine, theirs = block.units[index - 1], fit.block.units[fit.index - 1]
     if mine.blocks or theirs.blocks:
         return False
-    read = binds(mine.node) & draft.variables
-    return any(fit.table.get(name, name) in binds(theirs.node) for name in read)
+    read = binds(mine.node) & draft.variables - reads(mine.node)
+    anew = binds(theirs.node) - reads(theirs.node)
+    return any(fit.table.get(name, name) in anew for name in read)
 
 
 def _owner(unit: Unit, matching: Matching) -> Unit | None:

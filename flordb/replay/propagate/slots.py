@@ -112,7 +112,8 @@ def _is_told_by_its_definition(before: Witness, touch: Touch, between: Sequence[
     it another one, but not always: the one that is logged is always there."""
     renewed = {name for unit in between for name in stores(unit.node)} & touch.reads
     always = {name for unit in between if not unit.blocks for name in stores(unit.node)}
-    defined = binds(before.block.units[before.index].node)
+    definition = before.block.units[before.index]
+    defined = set() if definition.blocks else binds(definition.node)
     return bool(renewed) and renewed <= defined and not renewed & always
 
 
