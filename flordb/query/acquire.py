@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flordb.errors import warn
@@ -84,10 +86,11 @@ def sentences(reports: Iterable[Report]) -> list[str]:
     lines = lacking.lines(failure for report in reports for failure in report.failures)
     found = lines[:_MOST_SAID] + _more(len(lines))
     anomalies = [text for report in reports for text in report.anomalies]
-    return found + [
+    found += [
         f"a replay came out differently: {text}; see SELECT * FROM replay_anomalies"
         for text in anomalies[:_MOST_SAID]
     ]
+    return found + _changed_inputs(dict.fromkeys(i for report in reports for i in report.inputs))
 
 
 def _more(count: int) -> list[str]:
@@ -95,3 +98,16 @@ def _more(count: int) -> list[str]:
         return []
     more = count - _MOST_SAID
     return [f"{more} more reasons why values are lacking: SELECT * FROM acquisitions"]
+
+
+def _changed_inputs(inputs: Iterable[tuple[str, datetime]]) -> list[str]:
+    """A sentence a file that was written after the runs that read it."""
+    runs: dict[str, int] = Counter(path for path, _ in inputs)
+    said = [
+        f"{path} was written after {count} of the replayed runs had ended: what they compute from "
+        "it is computed from the file as it is now"
+        for path, count in list(runs.items())[:_MOST_SAID]
+    ]
+    if len(runs) > _MOST_SAID:
+        said.append(f"so were {len(runs) - _MOST_SAID} more files: SELECT * FROM acquisitions")
+    return said

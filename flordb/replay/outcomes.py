@@ -51,11 +51,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a plan. ``acquired``: values; ``anomalies``: sentences for the user."""
+    """What came of a plan. ``acquired``: values; ``anomalies``: sentences for the user;
+    ``inputs``: files that replays read and that were written after the run, with that run's start.
+    """
 
     acquired: int
     failures: tuple[Failure, ...]
     anomalies: tuple[str, ...]
+    inputs: tuple[tuple[str, datetime], ...] = ()
 
 
 class Outcomes:
@@ -66,10 +69,12 @@ class Outcomes:
         self.acquired = 0
         self.failures: list[Failure] = []
         self.anomalies: list[str] = []
+        self.inputs: list[tuple[str, datetime]] = []
         self.files: list[Path] = []
 
     def report(self) -> Report:
-        return Report(self.acquired, tuple(self.failures), tuple(self.anomalies))
+        found = tuple(self.failures), tuple(self.anomalies), tuple(self.inputs)
+        return Report(self.acquired, *found)
 
     def refuse(self, refused: Refused) -> None:
         """Keep why a plan has no task for these values."""
@@ -103,7 +108,10 @@ class Outcomes:
         if error:
             self._failed(task, error + result.said, found)
         else:
-            self._succeeded(task, found, float(end["s"]) if end else 0.0, void)
+            changed = sorted(end["changed"]) if end is not None else []
+            self.inputs += [(path, task.want.tstamp) for path in changed]
+            seconds = float(end["s"]) if end is not None else 0.0
+            self._succeeded(task, found, seconds, void, changed)
 
     def _void(self, task: Task, anomalies: Lines) -> dict[str, str]:
         """The names that get no value because the replay came out differently, with the reasons."""
@@ -133,7 +141,14 @@ class Outcomes:
             lines.append(_outcome(name, task.digests.get(name), task.want, outcome))
         self._write_file(task.want, task.names, task.scan, lines)
 
-    def _succeeded(self, task: Task, lines: Lines, seconds: float, void: Mapping[str, str]) -> None:
+    def _succeeded(
+        self,
+        task: Task,
+        lines: Lines,
+        seconds: float,
+        void: Mapping[str, str],
+        changed: Sequence[str],
+    ) -> None:
         for name in task.names:
             count = sum(1 for line in lines if line["k"] == "log" and line["n"] == name)
             self.acquired += count
@@ -143,6 +158,8 @@ class Outcomes:
                 self.failures.append(Failure(task.want, (name,), void[name]))
             elif count:
                 outcome = {"status": "acquired", "contexts": count}
+                if changed:
+                    outcome["reason"] = f"read as it is now: {', '.join(changed)}"
             else:
                 reason = "the statement did not run in this replay"
                 outcome = {"status": "no value", "reason": reason}

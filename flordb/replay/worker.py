@@ -21,6 +21,7 @@ from flordb.record.build import is_recorded
 from flordb.record.passive import Passive
 from flordb.replay.guard import enter_overlay, protect_links
 from flordb.replay.importing import VersionFinder
+from flordb.replay.inputs import Inputs
 from flordb.replay.observe import run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
@@ -49,7 +50,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     def finish(error: str | None) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
         end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.output.anomalies}
-        write({**end, "took": replayer.took()})
+        write({**end, "took": replayer.took(), "changed": inputs.changed})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
         if done is not None:
@@ -59,7 +60,9 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
 
     record = recorded(read_run(Path(job.run_file)))
     replayer = Replayer(job, record, write, leave)
+    inputs = Inputs(os.path.getmtime(job.run_file), time.time(), job.workspace)
     _become(job)
+    sys.addaudithook(inputs)
     session.replace(replayer)
     path = os.path.join(job.workspace, job.script)
     try:
