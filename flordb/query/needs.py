@@ -37,6 +37,8 @@ def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()
     ``named``: names in other statements that read what this one defines.
     """
     scope = reference.scope
+    if reference.pivot is not None:
+        return _named_in(reference.pivot, columns)
     star = scope is None or len(reference.renamed) > _RUN_COLUMNS or _asks_for_all(scope, reference)
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
@@ -51,6 +53,15 @@ def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()
 
 
 _RUN_COLUMNS = 3  # projid, tstamp, filename are the first columns whatever else is asked for
+
+
+def _named_in(pivot: exp.Pivot, columns: Columns) -> Needs:
+    """All that is named in a statement that reads nothing but ``flor``."""
+    named = sorted(names_in(pivot))
+    loops = dict.fromkeys(loop for name in named if (loop := columns.loop_of(name)) is not None)
+    others = [name for name in named if columns.loop_of(name) is None]
+    logged = dict.fromkeys(found for name in others if (found := columns.logged(name)) is not None)
+    return Needs(tuple(logged), tuple(loops), star=False)
 
 
 def _named_by(

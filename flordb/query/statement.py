@@ -57,7 +57,8 @@ class Reference:
     ``start`` and ``end``: the characters of the name, with its schema, in the text. ``scope``: the
     SELECT, UPDATE, DELETE or MERGE that reads it, None where there is none (``PIVOT flor …``).
     ``alias``: what its columns are qualified with; ``renamed``: the first of them, as in
-    ``flor AS f(a, b)``. ``tree``: the whole statement.
+    ``flor AS f(a, b)``. ``tree``: the whole statement. ``pivot``: the PIVOT … GROUP BY that reads
+    it, which names all the columns that it uses.
     """
 
     start: int
@@ -67,6 +68,7 @@ class Reference:
     scope: exp.Expr | None
     renamed: tuple[str, ...]
     tree: exp.Expr
+    pivot: exp.Pivot | None = None
 
     @property
     def select(self) -> exp.Select | None:
@@ -291,7 +293,14 @@ def _references(tree: exp.Expr) -> Iterator[Reference]:
             scope=_scope_of(table),
             renamed=tuple(name.lower() for name in table.alias_column_names),
             tree=tree,
+            pivot=_grouped(table),
         )
+
+
+def _grouped(table: exp.Table) -> exp.Pivot | None:
+    """The PIVOT (or UNPIVOT) over a table itself that says what it groups by."""
+    pivot = table.parent
+    return pivot if isinstance(pivot, exp.Pivot) and pivot.args.get("group") else None
 
 
 def _schemas(tree: exp.Expr) -> Iterator[tuple[int, int]]:
