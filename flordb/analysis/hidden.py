@@ -27,6 +27,13 @@ ONLY_LOOKS = frozenset(
         *("divmod", "pow"),
     )
 )
+_READING = frozenset(
+    (
+        *("get", "keys", "values", "items", "copy", "index", "count", "join", "format", "split"),
+        *("startswith", "endswith", "lower", "upper", "strip", "replace", "encode", "exists"),
+    )
+)
+"""Methods of containers and texts that change nothing."""
 _OF_FUNCTIONS = frozenset({".cache_info", ".__defaults__", ".__kwdefaults__", ".__closure__"})
 
 
@@ -79,7 +86,7 @@ def hidden_changes(program: Program, visits: Iterable[Visit]) -> Hidden:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
                 _in_code(program, module, node, where, found)
             elif isinstance(node, (ast.For, ast.While)):
-                _attributes_of_code(program, module, node, found)
+                _attributes_of_code(program, module, node, None, found)
             elif isinstance(node, ast.Call):
                 _handed_over(program, module, node, found)
     return found
@@ -162,7 +169,7 @@ def _in_code(program: Program, module: Module, code: Code, where: _Where, found:
     for parameter, default in _defaults(code):
         if parameter in changed and not isinstance(default, (ast.Constant, ast.UnaryOp, ast.Tuple)):
             found.never.setdefault(parameter, f"it is a default of {name} that changes")
-    _attributes_of_code(program, module, code, found)
+    _attributes_of_code(program, module, code, changer.loops, found)
 
 
 def _locals(code: Code) -> set[str]:
@@ -237,15 +244,78 @@ def _defaults(code: Code) -> Iterator[tuple[str, ast.expr]]:
             yield argument.arg, value
 
 
-def _attributes_of_code(program: Program, module: Module, part: ast.AST, found: Hidden) -> None:
-    """Attributes of functions, classes and modules that are stored while the program runs."""
+def _attributes_of_code(
+    program: Program,
+    module: Module,
+    part: ast.AST,
+    loops: frozenset[str] | None,
+    found: Hidden,
+) -> None:
+    """Attributes of functions, classes and modules that are stored while the program runs, and
+    those whose objects may be changed in ``loops``."""
+    making = getattr(part, "name", "") == "__init__"
     for node in _within(part):
-        if not isinstance(node, ast.Attribute):
-            continue
-        stored = isinstance(node.ctx, (ast.Store, ast.Del))
-        if stored and _of_code(program, module, node.value):
-            why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
-            found.never.setdefault(f".{node.attr}", why)
+        match node:
+            case ast.Attribute(value=owner, ctx=ast.Store() | ast.Del()):
+                if _of_code(program, module, owner):
+                    _note_attribute(node, found)
+        if loops is None or loops:
+            for changed in _changed_attributes(module, node, making):
+                if _is_of_class(program, module, changed):
+                    _note_attribute(changed, found)
+
+
+def _note_attribute(node: ast.Attribute, found: Hidden) -> None:
+    why = f"it is an attribute of {ast.unparse(node.value)}, which is code"
+    found.never.setdefault(f".{node.attr}", why)
+
+
+def _changed_attributes(module: Module, node: ast.AST, making: bool) -> Iterator[ast.Attribute]:
+    """The attributes whose objects a node stores into, calls a method of, or hands on.
+
+    Parameters: ``making``, whether an object is made there: what a class says of sizes and the like
+    is then handed on to be read.
+    """
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del()):
+            yield from _attributes_on(node.value)
+        case ast.Call(func=function) if module.flor_call(node) is None:
+            if isinstance(function, ast.Attribute) and function.attr not in _READING:
+                yield from _attributes_on(function.value)
+            if not making and not (isinstance(function, ast.Name) and function.id in ONLY_LOOKS):
+                for given in (*node.args, *(keyword.value for keyword in node.keywords)):
+                    if isinstance(given, ast.Attribute):
+                        yield given
+
+
+def _attributes_on(node: ast.expr) -> Iterator[ast.Attribute]:
+    """The attributes on the way to an object."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        if isinstance(node, ast.Attribute):
+            yield node
+        node = node.value
+
+
+def _is_of_class(program: Program, module: Module, node: ast.Attribute) -> bool:
+    """Whether an attribute is one of a class or a function, which no instance has as its own."""
+    values = [value for m in program.modules.values() for value in m.class_values(node.attr)]
+    if any(node.attr in m.stored_attributes for m in program.modules.values()):
+        return False  # an instance's own; or stored in code, which is seen where it happens
+    if values:
+        return not all(_is_constant(value) for value in values)
+    owner = node.value
+    return isinstance(owner, ast.Name) and owner.id in module.functions
+
+
+def _is_constant(value: ast.expr) -> bool:
+    """Whether nothing can change the object that an expression gives."""
+    if isinstance(value, ast.Tuple):
+        return all(map(_is_constant, value.elts))
+    if isinstance(value, ast.UnaryOp):
+        return _is_constant(value.operand)
+    if isinstance(value, ast.BinOp):
+        return _is_constant(value.left) and _is_constant(value.right)
+    return isinstance(value, (ast.Constant, ast.JoinedStr, ast.Compare, ast.Lambda))
 
 
 def _of_code(program: Program, module: Module, owner: ast.expr) -> bool:

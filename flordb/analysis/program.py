@@ -58,6 +58,23 @@ class Module:
     def classes(self) -> dict[str, ast.ClassDef]:
         return {n.name: n for n in ast.walk(self.tree) if isinstance(n, ast.ClassDef)}
 
+    def class_values(self, name: str) -> list[ast.expr]:
+        """What the bodies of classes assign to a name that all instances share."""
+        return self._class_values.get(name, [])
+
+    @cached_property
+    def _class_values(self) -> dict[str, list[ast.expr]]:
+        found: dict[str, list[ast.expr]] = {}
+        for node in (n for owner in self.classes.values() for n in owner.body):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if isinstance(node, ast.AnnAssign) and not _is_field(node.value):
+                targets = [node.target]
+            for target in targets:
+                value = getattr(node, "value", None)
+                if isinstance(target, ast.Name) and value is not None:
+                    found.setdefault(target.id, []).append(value)
+        return found
+
     @cached_property
     def methods(self) -> dict[str, list[Function]]:
         """The functions that stand directly in a class, by name."""
@@ -79,6 +96,12 @@ class Module:
         elif isinstance(function, ast.Name):
             return self.flor_aliases.get(function.id) or None
         return None
+
+
+def _is_field(value: ast.expr | None) -> bool:
+    """Whether it says how a dataclass makes an instance's own value."""
+    call = value.func if isinstance(value, ast.Call) else None
+    return getattr(call, "id", getattr(call, "attr", "")) in ("field", "Field")
 
 
 class Program:

@@ -75,6 +75,12 @@ SCANS = {
         **dict.fromkeys(("mean", "visits", "buffer", "calls", "moves", "weights"), "validation"),
         **dict.fromkeys(("losses", "draw", "sampled"), "suffix"),
     },
+    # What runs changes the state of classes and functions, which no snapshot holds.
+    "search": {
+        **dict.fromkeys(("shift", "score", "best", "cache", "votes", "tally", "shifts"), "range!"),
+        **dict.fromkeys(("state", "history", "end", "draw"), "range!"),
+        "number": "validation",
+    },
     # The loop's items are handed on by a generator.
     "yields": dict.fromkeys(("step", "tag", "count", "after", "guess", "turns"), "range!"),
 }
