@@ -13,16 +13,34 @@ from dataclasses import dataclass
 from flordb.analysis.program import Module, Program, string_argument
 
 _KEEPS_ITEMS = frozenset({"list", "tuple", "sorted", "set", "frozenset", "dict", "reversed", "sum"})
+_PASSES_ITEMS = frozenset({"tqdm", "track", "progress_bar", "master_bar", "auto", "iter"})
+"""Progress bars: what they hand on is what they get."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """How the loops of a name stand. ``wholly``: why they must always be run, if they must;
     ``to_its_end``: why one that the code left must be run to where it was left, if it must.
+    ``counted``: what it is inside of (``enumerate``) and so must be run from its first item for the
+    names ``counts``, or (empty) for all.
     """
 
     wholly: str | None = None
     to_its_end: str | None = None
+    counted: str | None = None
+    counts: frozenset[str] = frozenset()
+
+    def worse(self, other: Shape) -> Shape:
+        """The shape of two loops of one name."""
+        counts = self.counts | other.counts
+        if any(each.counted and not each.counts for each in (self, other)):
+            counts = frozenset()
+        return Shape(
+            self.wholly or other.wholly,
+            self.to_its_end or other.to_its_end,
+            self.counted or other.counted,
+            counts,
+        )
 
 
 def shapes(program: Program) -> dict[str, Shape]:
@@ -30,8 +48,7 @@ def shapes(program: Program) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for module in program.modules.values():
         for name, shape in _in_module(module):
-            known = found.get(name, Shape())
-            found[name] = Shape(known.wholly or shape.wholly, known.to_its_end or shape.to_its_end)
+            found[name] = found[name].worse(shape) if name in found else shape
     return found
 
 
@@ -43,7 +60,7 @@ def _in_module(module: Module) -> Iterator[tuple[str, Shape]]:
                 plain.add(call)
                 name = string_argument(call, 0, "name")
                 if name is not None:
-                    yield name, _shape(node)
+                    yield name, _shape(node).worse(_counting(node, call))
     for node in ast.walk(module.tree):
         if module.flor_call(node) == "loop" and node not in plain:
             assert isinstance(node, ast.Call)
@@ -64,6 +81,20 @@ def header_calls(module: Module, iterable: ast.expr) -> Iterator[ast.Call]:
                 yield from header_calls(module, argument)
     elif isinstance(iterable, (ast.NamedExpr, ast.Starred)):
         yield from header_calls(module, iterable.value)
+
+
+def _counting(node: ast.For | ast.AsyncFor, call: ast.Call) -> Shape:
+    """What a call around `flor.loop` makes of the items: it does not see those that are skipped."""
+    outer = node.iter
+    if outer is call or not isinstance(outer, ast.Call):
+        return Shape()
+    name = ast.unparse(outer.func)
+    if name.rpartition(".")[2] in _PASSES_ITEMS:
+        return Shape()
+    if name == "enumerate" and isinstance(node.target, ast.Tuple) and outer.args[:1] == [call]:
+        first = frozenset(n.id for n in ast.walk(node.target.elts[0]) if isinstance(n, ast.Name))
+        return Shape(counted=name, counts=first)
+    return Shape(counted=name)
 
 
 def _shape(node: ast.For | ast.AsyncFor) -> Shape:

@@ -145,6 +145,8 @@ class Walk:
 def _torch_kind(torch: Any, kind: type) -> str | None:
     if issubclass(kind, torch.Tensor):
         return "tensor"
+    if issubclass(kind, torch.jit.ScriptModule):
+        return "scripted"
     if issubclass(kind, torch.nn.Module):
         return "module"
     if issubclass(kind, torch.optim.Optimizer):
@@ -221,16 +223,7 @@ def _parts_of_loader(loader: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
 def own_attributes(module: Any) -> dict[str, Any]:
     """A torch module's attributes without torch's own bookkeeping; ``training`` is one of them."""
     internal = _internal_attributes()
-    if is_scripted(module):
-        # They are TorchScript's, which gives copies.
-        names = module._concrete_type.get_attributes().keys() - vars(module)["_buffers"].keys()
-        return {name: getattr(module, name) for name in sorted(names - internal)}
     return {name: value for name, value in vars(module).items() if name not in internal}
-
-
-def is_scripted(module: Any) -> bool:
-    """Whether TorchScript holds a module's state (``torch.jit.script``, ``trace``, ``load``)."""
-    return isinstance(module, sys.modules["torch"].jit.ScriptModule)
 
 
 @cache

@@ -211,6 +211,8 @@ def state_of(kind: str, value: Any) -> Any:
                 "attributes": own_attributes(value),
                 "class": type(value),
             }
+        case "scripted":
+            raise SnapshotError("TorchScript compiles it anew after some calls, to other rounding")
         case "instance":
             return {"attributes": dict(vars(value)), "class": type(value)}
         case "optimizer":

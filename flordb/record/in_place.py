@@ -8,8 +8,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from flordb.record.anchors import is_scripted
-
 
 def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
     torch = sys.modules["torch"]
@@ -77,13 +75,9 @@ def module_in_place(live: Any, state: dict[str, Any]) -> None:
     for group in ("parameters", "buffers", "modules"):
         holder = getattr(live, f"_{group}")
         for name, value in state[group].items():
-            if name not in holder or holder[name] is not value:
+            if holder.get(name) is not value:
                 holder[name] = value
-    if is_scripted(live):
-        for name, value in state["attributes"].items():
-            setattr(live, name, value)
-    else:
-        attributes_in_place(live, state["attributes"])
+    attributes_in_place(live, state["attributes"])
 
 
 def attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:

@@ -213,6 +213,9 @@ class _Deepener:
         if shape.wholly:
             self.why.append(f"{name!r} is run from its beginning: {shape.wholly}")
             return False
+        if shape.counted and (not shape.counts or shape.counts & self.needed):
+            self.why.append(f"{name!r} is run from its beginning: {shape.counted} counts its items")
+            return False
         for loop in self.record.entries(name):
             for index in sorted(loop.begun):
                 if not self.gives(name, end_of(loop.path(index)), absent=True):
