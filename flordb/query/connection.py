@@ -94,7 +94,7 @@ class Connection(Cursor):
         self._in_transaction = False
         self._views: dict[str, Statement] = {}
         self._prepared: dict[str, Statement] = {}
-        self._memory = Memory(project.temporary)
+        self._memory = Memory(project)
 
     def cursor(self) -> Cursor:
         """Another cursor: its results are its own, its tables and transactions are not."""

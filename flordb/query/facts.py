@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import duckdb
 
 from flordb import __version__
 from flordb.analysis.statements import LogStatement
+from flordb.store.project import Project
 
 DIMENSIONS = ("projid", "tstamp", "filename", "rank")
 
@@ -25,13 +25,13 @@ class Memory:
     """What planning has worked out for one connection, kept while the tables stay as they are.
 
     Conditions are evaluated by the connection: `forget` when its settings or functions change.
-    ``place``: a folder for what is worth keeping for other processes, None where nothing is.
+    ``project``: where to keep what is of use to other processes; None: nowhere.
     """
 
     _MOST = 500
 
-    def __init__(self, place: Path | None = None) -> None:
-        self.place = place
+    def __init__(self, project: Project | None = None) -> None:
+        self.project = project
         self._found: tuple[object, dict[Hashable, Any]] = (None, {})
 
     def of(self, state: object) -> dict[Hashable, Any]:
@@ -53,7 +53,7 @@ class Tables:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, memory: Memory) -> None:
         self.connection = connection
-        self.place = memory.place
+        self.project = memory.project
         meta = dict(self.rows("SELECT key, value FROM flordb.meta"))
         self.catalog: str | None = meta.get("catalog")
         # An id that each change of the tables makes anew; there is none before the first.

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from flordb.query.facts import Tables
+from flordb.store.project import Project
 from flordb.store.schema import SCHEMA_VERSION
 
 _MOST = 200
@@ -27,8 +28,7 @@ def relation(tables: Tables, names: Sequence[str]) -> str:
 
     It holds for this statement only: what a view stores must be the macro itself.
     """
-    place = tables.place / "pivots.json" if tables.place is not None else None
-    known = _texts(tables.catalog, place) if tables.catalog is not None else {}
+    known = _texts(tables.catalog, tables.project) if tables.catalog is not None else {}
     key = json.dumps(names)
     if key not in known:
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
@@ -37,28 +37,32 @@ def relation(tables: Tables, names: Sequence[str]) -> str:
         if len(known) >= _MOST:
             known.clear()
         known[key] = text
-        if place is not None and len(text) <= _MOST_CHARACTERS:
-            _keep(place, tables.catalog, known)
+        if tables.project is not None and len(text) <= _MOST_CHARACTERS:
+            _keep(tables.project, tables.catalog, known)
     return f"({known[key]})"
 
 
 @lru_cache(maxsize=32)
-def _texts(catalog: str, place: Path | None) -> dict[str, str]:
+def _texts(catalog: str, project: Project | None) -> dict[str, str]:
     """Texts by list of names, of a catalog with this digest."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        if place is not None:
-            kept = json.loads(place.read_text(encoding="utf-8"))
+        if project is not None:
+            kept = json.loads(_file(project).read_text(encoding="utf-8"))
             if (kept["schema"], kept["catalog"]) == (SCHEMA_VERSION, catalog):
                 return dict(kept["texts"])
     return {}
 
 
-def _keep(place: Path, catalog: str | None, known: dict[str, str]) -> None:
+def _keep(project: Project, catalog: str | None, known: dict[str, str]) -> None:
     """Write the file anew. Where that cannot be, the texts are worked out again another time."""
     short = {key: text for key, text in known.items() if len(text) <= _MOST_CHARACTERS}
     content = json.dumps({"schema": SCHEMA_VERSION, "catalog": catalog, "texts": short})
     with suppress(OSError):
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix="pivots-")
+        handle, name = tempfile.mkstemp(dir=project.temporary, prefix="pivots-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
-        os.replace(name, place)
+        os.replace(name, _file(project))
+
+
+def _file(project: Project) -> Path:
+    return project.store / "pivots.json"

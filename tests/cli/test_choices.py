@@ -49,7 +49,9 @@ def test_refusal_says_how_to_choose_and_the_choice_is_kept(
     said = flor(place, "plan", "SELECT twice FROM flor").stdout
     assert said.count("cannot be had: ") == 1, "one line for both runs"
     assert "cannot be had: twice of train.py, 2 runs (" in said
-    assert "which what it reads changes; to choose: flordb replay twice --at FILE:LINE@" in said
+    assert (
+        "has only imports and definitions; to choose: flordb replay twice --at FILE:LINE@" in said
+    )
     where = version(place)
     assert flor(place, "replay", "--yes", "twice").returncode == 1
     again = flor(place, "plan", "SELECT twice FROM flor").stdout

@@ -29,14 +29,14 @@ def ask(place: Project, sql: str) -> list[Any]:
 
 
 def kept(place: Project) -> dict[str, str]:
-    found: dict[str, str] = json.loads((place.temporary / "pivots.json").read_text())["texts"]
+    found: dict[str, str] = json.loads((place.store / "pivots.json").read_text())["texts"]
     return found
 
 
 def test_a_kept_text_is_used_by_the_next_process(place: Project) -> None:
     assert ask(place, "SELECT lr FROM flor") == [(1,)]
     assert list(kept(place)) == ['["lr"]']
-    path = place.temporary / "pivots.json"
+    path = place.store / "pivots.json"
     path.write_text(path.read_text().replace("SELECT a.projid", "SELECT 'kept' AS projid", 1))
     assert ask(place, "SELECT projid, lr FROM flor") == [("kept", 1)]
 
@@ -51,7 +51,7 @@ def test_other_names_and_types_make_the_texts_anew(place: Project) -> None:
 
 
 def test_a_file_that_is_none_or_cannot_be_written_does_no_harm(place: Project) -> None:
-    path = place.temporary / "pivots.json"
+    path = place.store / "pivots.json"
     for text in ("", "[]", '{"schema": 1}', '{"texts": {}}'):
         path.write_text(text)
         assert ask(place, "SELECT lr FROM flor") == [(1,)]

@@ -17,7 +17,7 @@ from flordb.replay.propagate.lineup import Opinion, lined_up
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
 from flordb.replay.propagate.names import binds, reads
-from flordb.replay.propagate.place import Place, Placer
+from flordb.replay.propagate.place import NO_PLACE, Place, Placer
 from flordb.replay.propagate.units import DEFINITIONS, Block, Unit
 
 _CLOSE = 0.5
@@ -39,6 +39,7 @@ def no_doubt(draft: Draft, place: Place, fit: Fit, places: Sequence[Place], plac
     Parameters: ``place`` and ``fit``, the slot; ``places``, all candidates, the best first.
     """
     unit, block, index, matching = draft.unit, place.block, fit.index, placer.matching
+    _stands_for_order(unit, place, placer)
     _beside_neighbours(unit, place, placer)
     _beside_calls(unit, place, index, placer)
     _last_in_new_branch(draft, place, index, matching)
@@ -145,6 +146,18 @@ def _outside(owner: Unit, matching: Matching) -> Unit | None:
     """The statement round another, or round the only call of a function."""
     calls = (call for call, function in matching.moved_out.items() if function is owner)
     return next(calls, owner).parent
+
+
+def _stands_for_order(unit: Unit, place: Place, placer: Placer) -> None:
+    """Check that not all that speaks for a place is imports and definitions, none of them beside
+    the statement: these stand where they stand for order's sake."""
+    beside = [next(placer.neighbours(unit, before), None) for before in (True, False)]
+    if place.witnesses and all(
+        isinstance(w.unit.node, NO_PLACE) and w.unit not in beside for w in place.witnesses
+    ):
+        raise Refused(
+            f"of what is round it, {place.block.owner.source.path} has only imports and definitions"
+        )
 
 
 def _beside_neighbours(unit: Unit, place: Place, placer: Placer) -> None:

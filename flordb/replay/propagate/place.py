@@ -24,7 +24,7 @@ _SHARE = 0.5
 """How loud a neighbour speaks compared with the next nearer one."""
 _OWNER = 0.3
 """How loud the statement round the site speaks."""
-_NO_PLACE = (*DEFINITIONS, ast.Import, ast.ImportFrom)
+NO_PLACE = (*DEFINITIONS, ast.Import, ast.ImportFrom)
 """Statements that stand where they stand for order's sake, not for what is round them."""
 _OUTWARDS = 0.25
 """How loud a neighbour speaks of the next block outwards."""
@@ -94,7 +94,7 @@ class Placer:
                 if distance >= _FAR:
                     break
                 weight = _SHARE**distance
-                near = distance == 0 and not isinstance(neighbour.node, _NO_PLACE)
+                near = distance == 0 and not isinstance(neighbour.node, NO_PLACE)
                 other = self.matching.to_old.get(neighbour)
                 if other is not None and other.block is not None:
                     weight *= self.matching.sure[neighbour]
