@@ -9,15 +9,16 @@ then the script, then the project. The file is derived: without it the expectati
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+
+import orjson
 
 if TYPE_CHECKING:
     from flordb.replay.cost import Parts
@@ -171,7 +172,7 @@ def _is_long(expected: float) -> bool:
 def load(store: Path) -> Learnt:
     """What is known in a project's ``.flor`` folder; nothing where that cannot be read."""
     try:
-        found = Learnt(**json.loads((store / "costs.json").read_text()))
+        found = Learnt(**orjson.loads((store / "costs.json").read_bytes()))
         found.seen = {key: _pairs(pairs) for key, pairs in found.seen.items()}
         return found
     except (OSError, ValueError, TypeError, AttributeError):
@@ -186,5 +187,5 @@ def save(store: Path, learnt: Learnt) -> None:
     """Keep it. That another process learns at the same time costs one lesson; failing, all."""
     temporary = store / f"costs.{os.getpid()}.part"
     with suppress(OSError):
-        temporary.write_text(json.dumps(asdict(learnt)))
+        temporary.write_bytes(orjson.dumps(vars(learnt)))
         os.replace(temporary, store / "costs.json")
