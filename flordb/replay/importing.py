@@ -53,7 +53,7 @@ class VersionFinder(importlib.abc.MetaPathFinder):
     def of_version(self, path: str) -> str:
         """Where the version has a file or folder of the project's; others are what they are."""
         for project in self._projects:
-            if os.path.join(path, "").startswith(project) and not _is_installed(path):
+            if os.path.join(path, "").startswith(project) and not is_installed(path):
                 return os.path.join(self._workspace, path[len(project) :])
         return path
 
@@ -88,6 +88,6 @@ class VersionFinder(importlib.abc.MetaPathFinder):
         return found
 
 
-def _is_installed(path: str) -> bool:
+def is_installed(path: str) -> bool:
     """Whether a file is of an environment, which may be in the project's folder."""
     return "site-packages" in path.split(os.sep) or path.startswith(sys.prefix + os.sep)

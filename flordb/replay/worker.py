@@ -20,7 +20,7 @@ from flordb.errors import ReplayError
 from flordb.record.build import is_recorded
 from flordb.record.passive import Passive
 from flordb.replay.guard import enter_overlay, protect_links
-from flordb.replay.importing import VersionFinder
+from flordb.replay.importing import VersionFinder, is_installed
 from flordb.replay.inputs import Inputs
 from flordb.replay.observe import run_script
 from flordb.replay.recorded import recorded
@@ -163,7 +163,7 @@ def _forget_modules(project: str) -> None:
     at = -1
     while (at := files.find(f"\n{project}", at + 1)) >= 0:
         file, _, name = files[at + 1 :].partition("\n")[0].partition("\0")
-        if "site-packages" not in Path(file).parts and not file.startswith(sys.prefix + os.sep):
+        if not is_installed(file):
             sys.modules.pop(name, None)
 
 

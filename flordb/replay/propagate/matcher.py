@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 
 from flordb.replay.propagate.adapt import FlorCalls, bound_flor, flor_import
 from flordb.replay.propagate.check import check
@@ -23,7 +24,7 @@ from flordb.replay.propagate.slice import sliced
 from flordb.replay.propagate.statement import Statement, statement_at
 from flordb.replay.propagate.trains import Trainers
 from flordb.replay.propagate.units import Source, Unit, read_source, split_lines
-from flordb.replay.propagate.wrap import lines_round, logging_target, may_wrap, wrap, wrapping
+from flordb.replay.propagate.wrap import lines_round, logging_target, wrap, wrapping
 from flordb.replay.propagate.write import written
 
 _MOST_PLACES = 3
@@ -48,7 +49,6 @@ class Matcher:
         self._fitter = Fitter(self._old, self._new, support)
         self._matchings: dict[frozenset[Unit], Matching] = {}
         self._logs = _logs(self._old)
-        self._trainers = Trainers([*self._old.values(), *self._new.values()])
         self._fresh = _fresh_logs(self._new, set(self._logs.values()))
 
     def propagate(self, site: Site, *, at: tuple[str, int] | None = None) -> Patch | Refusal:
@@ -83,7 +83,7 @@ class Matcher:
                 return self._patch(*_swap(pair, whole), "beside the statement that it is part of")[
                     0
                 ]
-        elif may_wrap(statement, self._old.values()):
+        else:
             patch = self._round_own_call(statement, placer)
             if patch is not None:
                 return patch
@@ -106,11 +106,15 @@ class Matcher:
         draft, place = wrapping(statement, found)
         return self._patch(draft, placer, place, f"round the call on line {line}", found.own)[0]
 
+    @cached_property
+    def _trainers(self) -> Trainers:
+        return Trainers([*self._old.values(), *self._new.values()])
+
     def _does_not_act(self, statement: Statement) -> None:
         """Raise Refused where logging would itself change the training."""
-        effect = effect_in_log(statement.node) if statement.logs else None
-        if statement.logs and effect is None:
-            effect = self._trainers.called_in(statement.node)
+        if not statement.logs:
+            return
+        effect = effect_in_log(statement.node) or self._trainers.called_in(statement.node)
         if effect is not None:
             where = f"line {statement.unit.lineno}"
             raise Refused(f"{where} acts on the training when it logs: {effect}")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TypeVar
 
+from flordb.replay.propagate.effects import last_name
 from flordb.replay.propagate.flor import loop_name
 from flordb.replay.propagate.tokens import bare
 from flordb.replay.propagate.units import FUNCTIONS, Unit, Words
@@ -72,10 +73,7 @@ def _called(node: ast.AST) -> str | None:
     if not isinstance(node, (ast.Expr, ast.Assign)):
         return None
     value = bare(node.value) if isinstance(node, ast.Assign) else node.value
-    if not isinstance(value, ast.Call):
-        return None
-    func = value.func
-    return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
+    return last_name(value) if isinstance(value, ast.Call) else None
 
 
 def _weighted_dice(a: Counter[str], b: Counter[str]) -> float:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flordb.replay.propagate.draft import Draft, logged_value, set_value
 from flordb.replay.propagate.edit import Edit, stands_alone
+from flordb.replay.propagate.effects import last_name
 from flordb.replay.propagate.flor import literal_argument
 from flordb.replay.propagate.match import Matching
 from flordb.replay.propagate.model import Refused
@@ -36,25 +36,15 @@ class Wrap:
     target: str | None
 
 
-def may_wrap(statement: Statement, sources: Iterable[Source]) -> bool:
-    """Whether the older version (its sources) has any statement that could be wrapped."""
-    if statement.log is None or literal_argument(statement.log) is None:
-        return False
-    called = _called(logged_value(statement.log))
-    return called is not None and any(
-        _called(_made(unit)) == called for source in sources for unit in source.units
-    )
-
-
 def wrap(statement: Statement, matching: Matching) -> Wrap | None:
     """The statement of the older version that makes the same call, in the same block, where there
     is one that the newer version has not; ``matching``: without the log statement."""
-    assert statement.log is not None
-    block = statement.unit.block
-    owner = matching.to_old.get(block.owner) if block is not None else None
-    if block is None or owner is None:
+    if statement.log is None or literal_argument(statement.log) is None:
         return None
-    called = _called(logged_value(statement.log))
+    called, block = _called(logged_value(statement.log)), statement.unit.block
+    owner = matching.to_old.get(block.owner) if block is not None else None
+    if not called or block is None or owner is None:
+        return None
     found = [
         unit
         for own in owner.blocks
@@ -127,12 +117,8 @@ def _made(unit: Unit) -> ast.expr | None:
     return None
 
 
-def _called(value: ast.expr | None) -> str | None:
-    """The name of the function or method that an expression is a call of."""
+def _called(value: ast.expr | None) -> str:
+    """The name of the function or method that an expression is a call of, or ``""``."""
     if isinstance(value, ast.Await):
         value = value.value
-    if not isinstance(value, ast.Call):
-        return None
-    if isinstance(value.func, ast.Attribute):
-        return value.func.attr
-    return value.func.id if isinstance(value.func, ast.Name) else None
+    return last_name(value) if isinstance(value, ast.Call) else ""
