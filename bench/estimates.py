@@ -1,14 +1,15 @@
-"""How well plans are priced: estimate beside time, for the adversary's workloads and all scans.
+"""How well plans are priced: estimate beside time, for nine trainings and all scans.
 
-    python bench/estimates.py [--parts] [--rounds N] [WORKLOAD …]
+    python bench/estimates.py [--short] [--parts] [--rounds N] [NAME …]
 
-The workloads of ``tests/replay``, with more data, so that a run takes seconds. Each is recorded by
+The trainings of `bench/trainings.py`; with ``--short`` the workloads of ``tests/replay`` with more
+data, of whose replays most take less than a tenth of a second. Each is recorded by
 an interpreter of its own with the default settings; then, in a server that has the imports done,
 each scan is planned and carried out, round by round: with nothing learnt at all, with what replays
 of the other scripts have taught, and then with all that the rounds before have. Beside it stands
 how far the same replay's times are from their own median: no estimate can do better than that.
 ``--parts`` prints how far each part of each estimate is off. The constants of `replay.cost` were
-set by what ``plain``, ``functions`` and ``trainer`` take.
+set by what ``plain``, ``functions`` and ``trainer`` of the short ones take.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench import trainings
 from flordb.replay import afterwards, learnt
 from flordb.replay.execute import execute
 from flordb.replay.plan import Plan, make_plan
@@ -37,7 +39,7 @@ from flordb.store.project import Project
 from flordb.store.runfile import read_run
 from tests.replay import adversary
 
-# What is replaced in a workload to make it larger.
+# What is replaced in a short workload to make it larger.
 LARGER: dict[str, list[tuple[str, str]]] = {
     "plain": [
         ("torch.randn(96, 6)", "torch.randn(9600, 64)"),
@@ -68,6 +70,9 @@ LARGER: dict[str, list[tuple[str, str]]] = {
 }
 KINDS = ("prefix", "suffix", "validation", "range")
 
+Workloads = Mapping[str, Mapping[str, str]]
+"""Names, and each one's files: names and texts."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -78,51 +83,52 @@ class Scan:
     want: Want
 
 
-def larger(workload: str, text: str) -> str:
-    """A workload's text with more data."""
+def short(workload: str) -> dict[str, str]:
+    """The files of a workload of ``tests/replay``, with more data."""
+    files = adversary.texts(workload)
+    text = files[f"{workload}.py"]
     for old, new in LARGER[workload]:
+        assert old in text, (workload, old)
         text = text.replace(old, new)
-    return text
+    return {**files, f"{workload}.py": text}
 
 
-def record(root: Path, workloads: Sequence[str]) -> None:
+def record(root: Path, workloads: Workloads) -> None:
     """A repository with a run of each workload, and then its statements of hindsight."""
     root.mkdir()
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(root)], check=True)
     (root / ".gitignore").write_text("out/\nlog.txt\n")
-    texts = {f: (w, t) for w in workloads for f, t in adversary.texts(w).items()}
-    for file, (workload, text) in texts.items():
-        for old, _ in LARGER[workload] if file == f"{workload}.py" else ():
-            assert old in text, (workload, old)
-        (root / file).write_text(larger(workload, adversary.original(text, False)))
+    files = [(file, text) for each in workloads.values() for file, text in each.items()]
+    for file, text in files:
+        (root / file).write_text(adversary.original(text, False))
     for workload in workloads:
         began = time.perf_counter()
-        subprocess.run([sys.executable, f"{workload}.py"], cwd=root, check=True)
-        print(f"{workload:10} recorded in {time.perf_counter() - began:5.1f} s")
-    for file, (workload, text) in texts.items():
-        (root / file).write_text(larger(workload, adversary.hindsight(text, False)))
+        subprocess.run([sys.executable, "-W", "ignore", f"{workload}.py"], cwd=root, check=True)
+        print(f"{workload:24} recorded in {time.perf_counter() - began:5.1f} s", flush=True)
+    for file, text in files:
+        (root / file).write_text(adversary.hindsight(text, False))
 
 
-def scans(project: Project, workloads: Sequence[str]) -> Iterator[Scan]:
+def scans(project: Project, workloads: Workloads) -> Iterator[Scan]:
     """For each workload the first statement of each scan; for a range also one iteration."""
     settings = load(project.root)
     for path in sorted(project.runs.glob("*.jsonl")):
         header = read_run(path).header
         workload = Path(header["filename"]).stem
         moment = datetime.fromisoformat(header["tstamp"]).replace(tzinfo=None)
-        every = [adversary.TRUTH.findall(t) for t in adversary.texts(workload).values()]
+        every = [adversary.TRUTH.findall(text) for text in workloads[workload].values()]
         names = tuple(dict.fromkeys(f"h:{name}" for found in every for _, name, _ in found))
 
         def want(
-            *names: str, iterations: tuple[int, ...] | None = None, at: Any = (header, moment, path)
+            name: str, iterations: tuple[int, ...] | None = None, at: Any = (header, moment, path)
         ) -> Want:
             header, moment, path = at
             file = header["filename"]
-            return Want(1, header["projid"], moment, file, path.name, None, names, iterations)
+            return Want(1, header["projid"], moment, file, path.name, None, (name,), iterations)
 
-        plan = make_plan(project, [want(*names)], settings)
+        alone = [make_plan(project, [want(name)], settings).tasks for name in names]
         for kind in KINDS:
-            task = next((t for t in plan.tasks if t.scan == kind), None)
+            task = next((tasks[0] for tasks in alone if tasks and tasks[0].scan == kind), None)
             if task is None:
                 continue
             yield Scan(workload, kind, want(task.names[0]))
@@ -199,11 +205,13 @@ def forget(project: Project, script: str | None) -> None:
 def main() -> None:
     """Record the workloads, price and measure each scan, and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("workloads", nargs="*")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--short", action="store_true", help="the workloads of tests/replay")
     parser.add_argument("--parts", action="store_true", help="print how far each part is off")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    workloads = options.workloads or list(LARGER)
+    every = {name: short(name) for name in LARGER} if options.short else trainings.texts()
+    workloads = {name: every[name] for name in options.names or every}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         root = Path(folder) / "project"
@@ -220,7 +228,7 @@ def main() -> None:
                 if number < 2:
                     forget(project, f"{scan.workload}.py" if number else None)
                 measured = measure(project, scan)
-                print(f"  {scan.workload:10} {scan.kind:11} {_beside(measured)}")
+                print(f"  {scan.workload:24} {scan.kind:11} {_beside(measured)}", flush=True)
                 if options.parts:
                     print("     ", _parts(measured.off))
                 rounds.setdefault(which, []).append(measured)
