@@ -38,6 +38,9 @@ from flordb.store.snapshots import SnapshotStore
 
 T = TypeVar("T")
 
+_TELLING_SECONDS = 1.0
+"""So long loops must take until it is told how many cores they keep busy."""
+
 
 class Recorder:
     """The session of a recorded run.
@@ -88,6 +91,8 @@ class Recorder:
         )
         self._loops_ended: float | None = None
         self._loops_began: float | None = None
+        self._loops_cpu = 0.0
+        self._cores: float | None = None
         self._error: str | None = None
         self._snapshotter.take(START, Reach(), {})
         self._imports = ImportClock()
@@ -259,7 +264,18 @@ class Recorder:
             if end != "raised":
                 self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
             self._loops_ended = time.perf_counter()
+            self._cores = self._cores_used()
             self._loop_line(outer, name, entry, count, seconds, end)
+
+    def _cores_used(self) -> float | None:
+        """How many cores this process kept busy on average since its first loop began.
+
+        None where that was too short to tell: the first snapshot may have been most of it.
+        """
+        seconds = time.perf_counter() - (self._loops_began or 0.0)
+        if seconds < _TELLING_SECONDS:
+            return None
+        return round((time.process_time() - self._loops_cpu) / seconds, 2)
 
     def _loop_line(
         self, outer: Context, name: str, entry: int, count: int, seconds: float, end: str
@@ -269,7 +285,7 @@ class Recorder:
 
     def _reached_loops(self) -> None:
         if self._loops_began is None:
-            self._loops_began = time.perf_counter()
+            self._loops_began, self._loops_cpu = time.perf_counter(), time.process_time()
             line = {"k": "time", "w": "setup", "s": round(self._writer.elapsed(), 6)}
             line["imports"] = round(self._imports.stop(), 6)
             self._note(None, line)
@@ -348,7 +364,8 @@ class Recorder:
         last: list[Mapping[str, Any]] = []
         if self._loops_ended is not None:
             rest = ended - self._loops_ended
-            last.append({"k": "time", "w": "rest", "s": round(rest, 6)})
+            line = {"k": "time", "w": "rest", "s": round(rest, 6)}
+            last.append(line if self._cores is None else {**line, "cores": self._cores})
         if self._error is not None:
             status = status or 1
         elapsed = round(self._writer.elapsed(), 6)

@@ -107,7 +107,8 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
         tasks.extend(done)
         refusals.extend(refused)
     on_device = any(schedule.uses_device(planner.snapshots(task.want)) for task in tasks)
-    workers = schedule.worker_count(settings, on_device)
+    busy = max((planner.record(task.want).cores for task in tasks), default=1.0)
+    workers = schedule.worker_count(settings, on_device, busy)
     tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
     if min(len(tasks), workers) > 1:
         tasks = [replace(task, together=True, seconds=planner.price(task, True)) for task in tasks]

@@ -91,7 +91,8 @@ class Recorded:
     ``start``: seconds from the process's start to flor's first call (imports); ``setup``: from
     there to the first top-level loop, without the ``imports`` in it; ``rest``: after the last loop;
     ``between``: from the end of each to the beginning of the next. ``holds``: seconds that each
-    snapshot held up the training.
+    snapshot held up the training. ``cores``: how many the run kept busy in its loops, on average;
+    1.0 where it does not say.
     """
 
     header: Mapping[str, Any]
@@ -102,6 +103,7 @@ class Recorded:
     setup: float = 0.0
     imports: float = 0.0
     rest: float = 0.0
+    cores: float = 1.0
     between: list[float] = field(default_factory=list)
     holds: dict[str, float] = field(default_factory=dict)
     error: str | None = None
@@ -224,6 +226,7 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
             found.between.append(seconds)
         case "rest":
             found.rest = seconds
+            found.cores = float(line.get("cores") or 1.0)
         case "iteration" if line.get("c", 0) in tops:
             loop, index = tops[line["c"]]
             loop.iterations[index] = seconds

@@ -70,10 +70,13 @@ def uses_device(snapshots: SnapshotStore) -> bool:
     return False
 
 
-def worker_count(settings: Settings, on_device: bool) -> int:
-    """Workers at a time: as many as asked for, or one a core, or one a device where runs used one.
+def worker_count(settings: Settings, on_device: bool, cores_each: float = 1.0) -> int:
+    """Workers at a time: as many as asked for, or as the cores suffice for, or one a device where
+    runs used one.
 
-    Memory is looked at when each is about to start (`replay.local`).
+    Parameters: ``cores_each``, how many cores one keeps busy. More threads than cores wait for one
+    another: two trainings of two threads each on two cores took three times as long as one after
+    the other. Memory is looked at when each worker is about to start (`replay.local`).
     """
     if settings.workers > 0:
         return settings.workers
@@ -81,7 +84,8 @@ def worker_count(settings: Settings, on_device: bool) -> int:
         from flordb.replay.cluster import cpus
 
         return cpus()
-    return min(cores(), max(1, devices())) if on_device else cores()
+    together = max(1, round(cores() / max(1.0, cores_each)))
+    return min(together, max(1, devices())) if on_device else together
 
 
 def balance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,21 @@ def test_long_task_is_split_among_short_ones_and_short_ones_are_not() -> None:
     assert sum(len(task) == 1 for task in found) == 10
     many = [(i,) for i in range(20)]
     assert schedule.balance(many, 4, len, lambda task, n: schedule.parts(task, n, len)) == many
+
+
+def test_runs_that_kept_several_cores_busy_are_replayed_by_fewer_workers(
+    sandbox, monkeypatch
+) -> None:
+    _record(sandbox, SCRIPT.replace("state[0] += 1", "state[0] += 1; time.sleep(0.07)"))
+    monkeypatch.setattr(schedule, "cores", lambda: 8)
+    script = SCRIPT.replace("state[0] += 1", "state[0] += 1; time.sleep(0.07)")
+    sandbox.write("train.py", script + 'flor.log("end", state[0])\n')
+    assert plan(sandbox, ["end"]).workers == 8  # it slept
+    (file,) = sandbox.run_files()
+    text = file.read_text()
+    for busy, workers in ((1.2, 7), (2.1, 4), (5.0, 2), (16.0, 1)):
+        file.write_text(re.sub(r'"cores": ?[\d.]+', f'"cores":{busy}', text))
+        assert plan(sandbox, ["end"]).workers == workers
 
 
 def test_parts_of_a_run_give_what_the_whole_gives(sandbox, monkeypatch) -> None:
