@@ -210,8 +210,8 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="print how far each part is off")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    every = {name: short(name) for name in LARGER} if options.short else trainings.texts()
-    workloads = {name: every[name] for name in options.names or every}
+    offered = {name: short(name) for name in LARGER} if options.short else trainings.texts()
+    workloads = {name: offered[name] for name in options.names or offered}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         root = Path(folder) / "project"

@@ -34,13 +34,13 @@ from typing import Any
 
 PAIRS = 3
 
-COMMON = """
-import flordb as flor, torch, time, json, os, sys
-from stamps import mark, stamps
+HEADER = """
+import flordb as flor, torch
 from torch import nn
 from torch.nn import functional as F
 torch.manual_seed(0)
 """
+STAMPS = "import json, os, time\nfrom stamps import mark, stamps\n"
 TRAIN = """
 def cpu(): return sum(os.times()[:4])
 began, used = time.perf_counter(), cpu()
@@ -145,7 +145,7 @@ ema = torch.optim.swa_utils.AveragedModel(
 opt = torch.optim.Adam(net.parameters())
 X = torch.rand(STEPS, 256, 784)
 def loss_of(step):
-    ema.update_parameters(net)
+    if net.training: ema.update_parameters(net)
     return F.mse_loss(net(X[step]), X[step])
 """,
 }
@@ -265,7 +265,7 @@ def _limits(folder: Path) -> dict[str, float]:
 
 
 def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, float]:
-    (root / "train.py").write_text(COMMON + WORKLOADS[name] + TRAIN)
+    (root / "train.py").write_text(HEADER + STAMPS + WORKLOADS[name] + TRAIN)
     sizes = re.search(r"EPOCHS, STEPS = (\d+), (\d+)", WORKLOADS[name])
     assert sizes is not None
     count, steps = map(int, sizes.groups())

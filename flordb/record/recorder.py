@@ -39,7 +39,8 @@ from flordb.store.snapshots import SnapshotStore
 T = TypeVar("T")
 
 _TELLING_SECONDS = 1.0
-"""So long loops must take until it is told how many cores they keep busy."""
+"""So long loops must take until it is told how many cores they keep busy: of shorter ones, the
+first snapshot may be most."""
 
 
 class Recorder:
@@ -91,8 +92,7 @@ class Recorder:
         )
         self._loops_ended: float | None = None
         self._loops_began: float | None = None
-        self._loops_cpu = 0.0
-        self._cores: float | None = None
+        self._cpu_began = self._cpu_ended = 0.0
         self._error: str | None = None
         self._snapshotter.take(START, Reach(), {})
         self._imports = ImportClock()
@@ -263,19 +263,8 @@ class Recorder:
             end = _end(frame, exhausted)
             if end != "raised":
                 self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
-            self._loops_ended = time.perf_counter()
-            self._cores = self._cores_used()
+            self._loops_ended, self._cpu_ended = time.perf_counter(), time.process_time()
             self._loop_line(outer, name, entry, count, seconds, end)
-
-    def _cores_used(self) -> float | None:
-        """How many cores this process kept busy on average since its first loop began.
-
-        None where that was too short to tell: the first snapshot may have been most of it.
-        """
-        seconds = time.perf_counter() - (self._loops_began or 0.0)
-        if seconds < _TELLING_SECONDS:
-            return None
-        return round((time.process_time() - self._loops_cpu) / seconds, 2)
 
     def _loop_line(
         self, outer: Context, name: str, entry: int, count: int, seconds: float, end: str
@@ -285,7 +274,7 @@ class Recorder:
 
     def _reached_loops(self) -> None:
         if self._loops_began is None:
-            self._loops_began, self._loops_cpu = time.perf_counter(), time.process_time()
+            self._loops_began, self._cpu_began = time.perf_counter(), time.process_time()
             line = {"k": "time", "w": "setup", "s": round(self._writer.elapsed(), 6)}
             line["imports"] = round(self._imports.stop(), 6)
             self._note(None, line)
@@ -362,10 +351,12 @@ class Recorder:
             self._warn("the last snapshots were not written in time")
         self._versioning.wait(wait)
         last: list[Mapping[str, Any]] = []
-        if self._loops_ended is not None:
-            rest = ended - self._loops_ended
-            line = {"k": "time", "w": "rest", "s": round(rest, 6)}
-            last.append(line if self._cores is None else {**line, "cores": self._cores})
+        if self._loops_began is not None and self._loops_ended is not None:
+            line = {"k": "time", "w": "rest", "s": round(ended - self._loops_ended, 6)}
+            looped = self._loops_ended - self._loops_began
+            if looped >= _TELLING_SECONDS:
+                line["cores"] = round((self._cpu_ended - self._cpu_began) / looped, 2)
+            last.append(line)
         if self._error is not None:
             status = status or 1
         elapsed = round(self._writer.elapsed(), 6)

@@ -23,6 +23,7 @@ from flordb.replay.environment import drift
 from flordb.replay.lacking import Tried
 from flordb.replay.placing import Placing, third_party
 from flordb.replay.propagate import Insertion, Patch, Refusal, merge
+from flordb.replay.propagate.effects import last_name
 from flordb.replay.recorded import Recorded, recorded
 from flordb.replay.task import Steps
 from flordb.replay.want import Want
@@ -370,14 +371,9 @@ def computes(patch: Patch) -> bool:
         except SyntaxError:
             return True  # a part of a statement
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        if any(_called(call) not in ("log", "item", *ONLY_LOOKS) for call in calls):
+        if any(last_name(call) not in ("log", "item", *ONLY_LOOKS) for call in calls):
             return True
     return False
-
-
-def _called(call: ast.Call) -> str:
-    function = call.func
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def observed_lines(insertions: Sequence[Insertion]) -> dict[str, list[tuple[int, int]]]:

@@ -79,9 +79,9 @@ def test_long_task_is_split_among_short_ones_and_short_ones_are_not() -> None:
 def test_runs_that_kept_several_cores_busy_are_replayed_by_fewer_workers(
     sandbox, monkeypatch
 ) -> None:
-    _record(sandbox, SCRIPT.replace("state[0] += 1", "state[0] += 1; time.sleep(0.07)"))
-    monkeypatch.setattr(schedule, "cores", lambda: 8)
     script = SCRIPT.replace("state[0] += 1", "state[0] += 1; time.sleep(0.07)")
+    _record(sandbox, script)
+    monkeypatch.setattr(schedule, "cores", lambda: 8)
     sandbox.write("train.py", script + 'flor.log("end", state[0])\n')
     assert plan(sandbox, ["end"]).workers == 8  # it slept
     (file,) = sandbox.run_files()
