@@ -3,7 +3,8 @@
 Evidence comes from statements that are matched: where both say the same but for their variables,
 each pair of variables is a vote. Names are mapped one to one; a name that the older version binds
 in the same role stays; and two names that are bound in different ways (by an import, by an
-assignment) are not one another's.
+assignment) are not one another's, unless one is made of the other: a logger stands for `logging`.
+Names of the module are the same in all its functions, so that statements of all of them vote.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from flordb.replay.propagate.match import Matching
-from flordb.replay.propagate.names import binds, parameters, reads
+from flordb.replay.propagate.names import binds, header, parameters, reads, root_of
 from flordb.replay.propagate.tokens import is_variable
 from flordb.replay.propagate.units import FUNCTIONS, Block, Unit
 
@@ -34,6 +36,7 @@ class Renames:
     """
 
     def __init__(self, matching: Matching, new: Unit, old: Block) -> None:
+        self._unit = new
         self._mine, self._theirs = _chain(new.scope), _chain(old.scope)
         self._handed, self._handed_there = (
             _handed_over(matching, new.scope),
@@ -57,11 +60,28 @@ class Renames:
                 there = old_name if given_there is None else given_there.get(old_name)
                 if here is not None and there is not None:
                     self._vote(here, there, weight)
+        self._collect_globals(matching)
         for scope in self._mine:
             other = matching.to_old.get(scope)
             if other in self._theirs:
                 for name, old_name in _parameter_pairs(scope, other):
                     self._vote(name, old_name, 2)
+
+    def _collect_globals(self, matching: Matching) -> None:
+        """The votes for names of the module by functions that are not round the statement."""
+        root, other_root = self._mine[-1], self._theirs[-1]
+        mine, theirs = _bound_in(root), _bound_in(other_root)
+        done = {*self._mine, *self._handed}
+        for unit in root.source.units:
+            other = matching.to_old.get(unit)
+            if other is None or unit.scope in done or other.scope in self._theirs:
+                continue
+            if other.source is not other_root.source or unit.shape != other.shape:
+                continue
+            here, there = mine - _bound_round(unit), theirs - _bound_round(other)
+            for name, old_name, weight in _pairs(unit, other):
+                if name in here and old_name in there:
+                    self._vote(name, old_name, weight)
 
     def _vote(self, name: str, old_name: str, weight: int) -> None:
         self._votes.setdefault(name, Counter())[old_name] += weight
@@ -101,8 +121,20 @@ class Renames:
         mine = {kind for scope in self._mine for kind in _how_bound(name, scope)}
         theirs = {kind for scope in self._theirs for kind in _how_bound(old_name, scope)}
         if "import" in mine ^ theirs:
-            return False
+            return "import" not in mine and self._stands_for(name, old_name)
         return not mine or not theirs or bool(mine & theirs)
+
+    def _stands_for(self, name: str, module: str) -> bool:
+        """Whether a variable is what a call of that module gave, and the statement only calls
+        what the older version calls of the module."""
+        units = (u for scope in self._mine for u in _own_units(scope) if not u.blocks)
+        definitions = [u.node for u in units if name in u.words and name in binds(u.node)]
+        made = (
+            isinstance(d, ast.Assign) and _module_called(d.value) == module for d in definitions
+        )
+        called, uses = _called_of(name, self._unit), self._unit.words.count(name)
+        there = {c for u in self._theirs[-1].source.units for c in _called_of(module, u)}
+        return bool(definitions) and all(made) and len(called) == uses and there.issuperset(called)
 
 
 def _by_definition(matching: Matching, unit: Unit, scopes: list[Unit]) -> dict[str, str]:
@@ -184,6 +216,39 @@ def _handed_over(matching: Matching, scope: Unit) -> dict[Unit, dict[str, str]]:
             given = zip(part.args, names, strict=False)
             return {call.scope: {a.id: name for a, name in given if isinstance(a, ast.Name)}}
     return {}
+
+
+def _module_called(value: ast.expr) -> str | None:
+    """The variable of which a value is a method's answer."""
+    return root_of(value.func) if isinstance(value, ast.Call) else None
+
+
+def _called_of(name: str, unit: Unit) -> list[str]:
+    """The methods of a variable that a statement calls, once for each call."""
+    words = unit.words
+    return [words[i + 2] for i in range(len(words) - 2) if words[i : i + 2] == ("<Call>", name)]
+
+
+@lru_cache(maxsize=1024)
+def _bound_in(scope: Unit) -> frozenset[str]:
+    """The names that a scope binds itself."""
+    own = frozenset(n for u in _own_units(scope) if not u.blocks for n in binds(u.node))
+    headers = {n for u in _own_units(scope) if u.blocks for n in binds(_head(u))}
+    taken = parameters(scope.node) if isinstance(scope.node, FUNCTIONS) else set()
+    return own | headers | taken
+
+
+def _head(unit: Unit) -> ast.AST:
+    """What binds names in a compound statement, its blocks left out."""
+    if isinstance(unit.node, (*FUNCTIONS, ast.ClassDef)):
+        return ast.Name(unit.node.name, ast.Store())
+    return header(unit.node)
+
+
+def _bound_round(unit: Unit) -> frozenset[str]:
+    """The names that the functions round a statement bind."""
+    functions = [scope for scope in _chain(unit.scope) if scope.block is not None]
+    return frozenset(name for scope in functions for name in _bound_in(scope))
 
 
 def _own_units(scope: Unit) -> Iterator[Unit]:
