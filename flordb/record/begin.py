@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from _sitebuiltins import Quitter
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,6 +29,7 @@ from flordb.store.project import Project, project_of_script
 from flordb.store.runfile import FORMAT
 
 _RANKS_WAIT_SECONDS = 10.0
+_INTERRUPTED = 128 + signal.SIGINT
 
 _began_once = False
 _exit_status: int | None = None
@@ -202,29 +204,44 @@ def _wrap_excepthook() -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         recorder = session.peek()
         if isinstance(recorder, Recorder):
-            recorder.failed("".join(traceback.format_exception_only(kind, error)).strip())
+            what = "".join(traceback.format_exception_only(kind, error)).strip()
+            recorder.failed(what, _INTERRUPTED if issubclass(kind, KeyboardInterrupt) else 1)
         previous(kind, error, trace)
 
     sys.excepthook = hook
 
 
 def _wrap_exit() -> None:
-    """Learn the status of ``sys.exit``: nothing else tells it to what runs at exit."""
+    """Learn the status of ``sys.exit``, ``exit`` and ``quit``: what runs at exit is not told it.
+
+    Nothing tells that of a ``raise SystemExit(2)``: its run ends with status 0.
+    """
     previous = sys.exit
 
     def leave(status: Any = None, /) -> None:
-        global _exit_status
-        _exit_status = status if isinstance(status, int) else int(status is not None)
+        _leaves_with(status)
         previous(status)
 
     sys.exit = leave  # type: ignore[assignment]
+    call = Quitter.__call__
+
+    def leave_by_name(self: Quitter, code: Any = None) -> None:
+        _leaves_with(code)
+        call(self, code)
+
+    Quitter.__call__ = leave_by_name  # type: ignore[assignment]
+
+
+def _leaves_with(status: Any) -> None:
+    global _exit_status
+    _exit_status = status if isinstance(status, int) else int(status is not None)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     recorder = session.peek()
     if isinstance(recorder, Recorder):
-        recorder.failed("SIGTERM")
-        recorder.end(128 + number)
+        recorder.failed("SIGTERM", 128 + number)
+        recorder.end(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 

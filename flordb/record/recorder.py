@@ -94,6 +94,7 @@ class Recorder:
         self._loops_began: float | None = None
         self._cpu_began = self._cpu_ended = 0.0
         self._error: str | None = None
+        self._failed_with = 0
         self._snapshotter.take(START, Reach(), {})
         self._imports = ImportClock()
 
@@ -333,9 +334,9 @@ class Recorder:
 
     # The end.
 
-    def failed(self, error: str) -> None:
-        """Remember the exception that ends the script."""
-        self._error = error
+    def failed(self, error: str, status: int) -> None:
+        """Remember what ends the script, an exception or a signal, and the exit status of that."""
+        self._error, self._failed_with = error, status
 
     def end(self, status: int) -> None:
         """Write the run's last lines and commit it; waits only as long as the settings allow."""
@@ -358,7 +359,7 @@ class Recorder:
                 line["cores"] = round((self._cpu_ended - self._cpu_began) / looped, 2)
             last.append(line)
         if self._error is not None:
-            status = status or 1
+            status = status or self._failed_with
         elapsed = round(self._writer.elapsed(), 6)
         last.append({"k": "exit", "t": elapsed, "status": status, "error": self._error})
         self._writer.close(last, wait)

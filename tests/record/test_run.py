@@ -225,7 +225,9 @@ def test_script_outside_the_repository_is_recorded_without_a_version(sandbox, tm
         ("raise ValueError('bad batch')", 1, "ValueError: bad batch"),
         ("import sys; sys.exit(3)", 3, None),
         ("import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", 143, None),
-        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
+        ("exit(4)", 4, None),
+        ("quit()", 0, None),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
     ],
 )
 def test_end_of_a_run_is_told_truthfully_and_nothing_is_lost(
