@@ -27,8 +27,8 @@ from flordb.query.connection import Connection
 from flordb.query.statement import parse
 from flordb.settings import Settings
 from flordb.store import catalog
+from flordb.store.encoding import dump_line
 from flordb.store.project import Project
-from flordb.store.runfile import dump_line
 
 ROUNDS = 5
 

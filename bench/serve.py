@@ -24,8 +24,8 @@ import duckdb
 import psycopg
 
 import flordb
+from flordb.store.encoding import dump_line
 from flordb.store.project import Project
-from flordb.store.runfile import dump_line
 
 ROOT = Path(__file__).parents[1]
 DUCKDB15 = ROOT / "build" / "duckdb-1.5.5"

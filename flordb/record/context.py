@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flordb.store.runfile import encode_value
+from flordb.store.encoding import encode_value
 
 SCALARS = frozenset((int, float, str, bool))
 

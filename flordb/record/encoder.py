@@ -14,7 +14,7 @@ from typing import Any
 
 from flordb.record.context import Context, Steps
 from flordb.record.values import Held, Repr, Stored, settle
-from flordb.store.runfile import Fields, dump_line, encode_column, encode_value
+from flordb.store.encoding import Fields, dump_line, encode_column, encode_value
 
 Event = tuple[Context | Steps | None, int, str | None, Any]
 """What is appended: (place, its index, name, value) for a logged value; for any other line

@@ -19,8 +19,9 @@ from flordb.record.context import Context
 from flordb.record.encoder import WIDTH, Encoder, Event
 from flordb.record.values import Held, store_array
 from flordb.settings import Settings
+from flordb.store.encoding import dump_line
 from flordb.store.objects import ObjectStore
-from flordb.store.runfile import compressed, dump_line
+from flordb.store.runfile import compressed
 
 _MOST_UNWRITTEN = 64_000_000
 _SLICE = 2_048 * WIDTH

@@ -21,9 +21,10 @@ from flordb.replay.lacking import how_to_choose
 from flordb.replay.plan import Refused, Task
 from flordb.replay.want import Want
 from flordb.store import history
+from flordb.store.encoding import dump_line
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
-from flordb.store.runfile import FORMAT, dump_line
+from flordb.store.runfile import FORMAT
 from flordb.store.sources import read_sources
 
 Lines = list[dict[str, Any]]

@@ -13,7 +13,7 @@ from flordb.record.values import freeze, store_array
 from flordb.replay.checks import Tolerances, same
 from flordb.replay.recorded import Recorded
 from flordb.replay.task import Job
-from flordb.store.runfile import decode_value, encode_value
+from flordb.store.encoding import decode_value, encode_value
 
 Write = Callable[[dict[str, Any]], None]
 

@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any
 
 from flordb.record.context import entry_name
-from flordb.store.runfile import RunFile, decode_value
+from flordb.store.encoding import decode_value
+from flordb.store.runfile import RunFile
 
 _Nested = tuple[str, int]
 """A nested loop's name, and which entry."""

@@ -26,7 +26,8 @@ from flordb.replay.observe import run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
 from flordb.replay.task import DEVICES, Job
-from flordb.store.runfile import dump_line, read_run
+from flordb.store.encoding import dump_line
+from flordb.store.runfile import read_run
 
 
 def work(job_file: Path, done: int | None = None) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from flordb.store import names
-from flordb.store.runfile import BOOL, FLOAT, INT, JSON, NULL
+from flordb.store.encoding import BOOL, FLOAT, INT, JSON, NULL
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 EXACT = 2**53

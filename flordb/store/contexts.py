@@ -15,7 +15,9 @@ import numpy as np
 
 from flordb.store import names
 from flordb.store.columns import EXACT, LARGEST, SMALLEST, clean, kind, needed_text
-from flordb.store.runfile import INT, NULL, RunFile, indexes, value_columns
+from flordb.store.encoding import INT, NULL, value_columns
+from flordb.store.lines import indexes
+from flordb.store.runfile import RunFile
 
 Array = Any
 

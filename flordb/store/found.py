@@ -71,10 +71,10 @@ def read(project: Project, entries: list[Entry]) -> Iterator[tuple[Entry, bytes 
     texts: dict[str, bytes] = {}
     missing = OSError("its contents are not in this clone; git fetch --unshallow gets them")
     if blobs:
-        from flordb.store import history
+        from flordb.store.git import read_blobs
 
         try:
-            texts = history.read_blobs(project.root, blobs)
+            texts = read_blobs(project.root, blobs)
         except FlorError as error:
             missing = OSError(str(error))
     for entry in entries:

@@ -12,9 +12,9 @@ import pyarrow as pa
 from flordb.store import names
 from flordb.store.blocks import Blocks
 from flordb.store.columns import numeric
+from flordb.store.encoding import BOOL, FLOAT, INT
 from flordb.store.incoming import Files, Incoming, Left, Numbered, odd_rows
 from flordb.store.layout import Tables, append
-from flordb.store.runfile import BOOL, FLOAT, INT
 from flordb.store.values import ValueArrays
 
 _SPARSE = 20

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,29 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flordb.errors import GitError
+from flordb.store.git import git, git_line, git_line_or_none, git_lines
 from flordb.store.project import STORE, Project
 from flordb.store.runfile import compressed, read_run
 
-_QUIET = (
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "commit.gpgSign=false"),
-    *("-c", "gc.auto=0"),
-    *("-c", "core.safecrlf=false"),
-    *("-c", "core.quotePath=false"),
-)
-# Set by git itself in hooks and `rebase --exec`: they would point us at the user's index.
-_LOCAL_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-)
 _KEEP = "refs/flor/runs/"
 _SWAPS = 50
-_TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -51,53 +33,6 @@ class Version:
     commit: str
     branch: str
     skipped: tuple[str, ...] = ()
-
-
-def invocation(root: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment that run git in ``root``, and nothing of the user's."""
-    environment = {k: v for k, v in os.environ.items() if k not in _LOCAL_VARIABLES}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    return ["git", "-C", str(root), *_QUIET, *arguments], environment
-
-
-def git(
-    root: Path,
-    *arguments: str,
-    text: str | bytes | None = None,
-    env: Mapping[str, str] | None = None,
-) -> bytes:
-    """The output of a git command in ``root``. Raises GitError with git's own words."""
-    command, environment = invocation(root, *arguments)
-    environment |= env or {}
-    data = text.encode() if isinstance(text, str) else text
-    try:
-        done = subprocess.run(
-            command,
-            input=data if data is not None else b"",
-            capture_output=True,
-            env=environment,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise GitError("git is not installed, or not on PATH") from error
-    except subprocess.TimeoutExpired as error:
-        raise GitError(f"git {arguments[0]} took over {_TIMEOUT_SECONDS} s in {root}") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise GitError(f"git {arguments[0]} in {root}: {said or f'exit {done.returncode}'}")
-    return done.stdout
-
-
-def _line(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-    return git(root, *arguments, env=env).decode().strip()
-
-
-def _line_or_none(root: Path, *arguments: str) -> str | None:
-    try:
-        return _line(root, *arguments) or None
-    except GitError:
-        return None
 
 
 def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> Version:
@@ -120,7 +55,7 @@ def write_version(project: Project, run_file: str, max_untracked_bytes: int) -> 
         if small:
             listing = b"\0".join(small) + b"\0"
             git(root, "update-index", "--add", "-z", "--stdin", text=listing, env=env)
-        tree = _line(root, "write-tree", env=env)
+        tree = git_line(root, "write-tree", env=env)
     parents = ("-p", head) if head else ()
     commit = _commit(root, tree, parents, "flordb: the code of a run", date=date)
     git(root, "update-ref", _KEEP + run_file, commit)
@@ -133,13 +68,13 @@ def _checkout(root: Path) -> tuple[str | None, str, str, Path]:
     In as few calls as possible: starting git takes longer than what it does here.
     """
     asked = ("--no-patch", "--no-show-signature", "--format=%H @%ct +0000", "HEAD^{commit}")
-    shown = _line_or_none(root, "show", *asked)
+    shown = git_line_or_none(root, "show", *asked)
     if shown is None:
-        branch = _line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD")
-        index = _line(root, "rev-parse", "--git-path", "index")
+        branch = git_line_or_none(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+        index = git_line(root, "rev-parse", "--git-path", "index")
         return None, "@0 +0000", branch or "detached", root / index
     head, date = shown.split(" ", 1)
-    index, ref = _lines(root, "rev-parse", "--git-path", "index", "--symbolic-full-name", "HEAD")
+    index, ref = git_lines(root, "rev-parse", "--git-path", "index", "--symbolic-full-name", "HEAD")
     name = ref.removeprefix("refs/heads/")
     return head, date, name if name != ref else "detached", root / index
 
@@ -189,13 +124,13 @@ def _commit(
     env = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
     arguments = ("commit-tree", tree, *parents, "-m", message)
     try:
-        return _line(root, *arguments, env=env)
+        return git_line(root, *arguments, env=env)
     except GitError as error:
         if "ident" not in str(error) and "tell me who you are" not in str(error):
             raise
     for role in ("AUTHOR", "COMMITTER"):
         env |= {f"GIT_{role}_NAME": "flordb", f"GIT_{role}_EMAIL": "flordb@localhost"}
-    return _line(root, *arguments, env=env)
+    return git_line(root, *arguments, env=env)
 
 
 def commit_run(project: Project, version: Version, run_file: str, path: Path) -> str:
@@ -217,9 +152,9 @@ def commit_replays(project: Project, files: Mapping[str, bytes]) -> str | None:
 
     Returns the commit, or None where there is nothing to commit or no flor branch yet.
     """
-    branch = _line_or_none(project.root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = git_line_or_none(project.root, "symbolic-ref", "--quiet", "--short", "HEAD")
     branch = branch or "detached"
-    tip = _line_or_none(project.root, "rev-parse", "--verify", "-q", _ref(project.root, branch))
+    tip = git_line_or_none(project.root, "rev-parse", "--verify", "-q", _ref(project.root, branch))
     if not files or tip is None:
         return None
     return _commit_files(project, tip, branch, files, "flordb: values acquired by replay")
@@ -241,10 +176,10 @@ def _commit_files(
         env = {"GIT_INDEX_FILE": str(folder / "index")}
         git(root, "read-tree", base, env=env)
         git(root, "update-index", "--add", "--index-info", text="".join(lines), env=env)
-        tree = _line(root, "write-tree", env=env)
+        tree = git_line(root, "write-tree", env=env)
     ref = _ref(root, branch)
     for _ in range(_SWAPS):
-        tip = _line_or_none(root, "rev-parse", "--verify", "--quiet", ref)
+        tip = git_line_or_none(root, "rev-parse", "--verify", "--quiet", ref)
         parents = [p for p in dict.fromkeys((tip, base)) if p]
         flags = [flag for parent in parents for flag in ("-p", parent)]
         commit = _commit(root, tree, flags, message)
@@ -267,20 +202,16 @@ def _ref(root: Path, branch: str) -> str:
     """
     hidden, shown = f"refs/flor/heads/{branch}", f"refs/heads/flor/{branch}"
     listing = ("--format=%(refname) %(worktreepath)", "refs/heads/flor", shown)
-    found = dict(line.split(" ", 1) for line in _lines(root, "for-each-ref", *listing))
+    found = dict(line.split(" ", 1) for line in git_lines(root, "for-each-ref", *listing))
     if "refs/heads/flor" in found or found.get(shown):
         return hidden
     return shown
 
 
-def _lines(root: Path, *arguments: str) -> list[str]:
-    return git(root, *arguments).decode().splitlines()
-
-
 def _flor_refs(root: Path) -> dict[str, str]:
     """The flor branches, local and remote, and the commits that they are at."""
     places = ("refs/heads/flor/", "refs/flor/heads/", "refs/remotes/")
-    listed = _line(root, "for-each-ref", "--format=%(objectname) %(refname)", *places)
+    listed = git_line(root, "for-each-ref", "--format=%(objectname) %(refname)", *places)
     found = {ref: commit for commit, ref in (line.split(" ", 1) for line in listed.splitlines())}
     return {
         ref: commit
@@ -325,24 +256,6 @@ def _run_files_at(root: Path, refs: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def read_blobs(root: Path, blobs: Sequence[str]) -> dict[str, bytes]:
-    """The contents of blobs by id. Missing ones (a shallow clone) are left out."""
-    if not blobs:
-        return {}
-    raw = git(root, "cat-file", "--batch", text="".join(f"{blob}\n" for blob in blobs))
-    found: dict[str, bytes] = {}
-    position = 0
-    while position < len(raw):
-        end = raw.index(b"\n", position)
-        head = raw[position:end].split()
-        position = end + 1
-        if len(head) == 3 and head[1] == b"blob":
-            size = int(head[2])
-            found[head[0].decode()] = raw[position : position + size]
-            position += size + 1
-    return found
-
-
 def checkout(project: Project, commit: str, folder: Path) -> None:
     """Put the files of a version into an empty folder. Raises GitError."""
     with _scratch(project) as temporary:
@@ -358,12 +271,12 @@ def bundle(project: Project, versions: Sequence[str]) -> tuple[bytes, dict[str, 
     root = project.root
     with _scratch(project) as folder:
         git(folder, "init", "--quiet", "--bare", ".")
-        objects = root / _line(root, "rev-parse", "--git-path", "objects")
+        objects = root / git_line(root, "rev-parse", "--git-path", "objects")
         (folder / "objects" / "info").mkdir(exist_ok=True)
         (folder / "objects" / "info" / "alternates").write_text(f"{objects}\n")
         commits = {}
         for version in versions:
-            tree = _line(folder, "rev-parse", "--verify", f"{version}^{{tree}}")
+            tree = git_line(folder, "rev-parse", "--verify", f"{version}^{{tree}}")
             commits[version] = _commit(
                 folder, tree, (), "flordb: the code of a run", date="@0 +0000"
             )
@@ -403,7 +316,7 @@ def _paths(listed: bytes) -> list[str]:
 
 def kept_runs(root: Path) -> dict[str, str]:
     """Runs whose record is not committed yet: name to the version that is kept alive for it."""
-    listed = _line(root, "for-each-ref", "--format=%(refname) %(objectname)", _KEEP)
+    listed = git_line(root, "for-each-ref", "--format=%(refname) %(objectname)", _KEEP)
     pairs = (line.split() for line in listed.splitlines())
     return {ref.removeprefix(_KEEP): commit for ref, commit in pairs}
 
@@ -415,7 +328,7 @@ def version_of(root: Path, run_file: str) -> str | None:
     if kept is not None or not refs:
         return kept
     message = f"--grep=^flordb: run {re.escape(run_file)}$"
-    parents = _line(root, "log", "-1", "--format=%P", message, *refs).split()
+    parents = git_line(root, "log", "-1", "--format=%P", message, *refs).split()
     return parents[-1] if parents else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flordb.store.runfile import BOOL, FLOAT, INT
+from flordb.store.encoding import BOOL, FLOAT, INT
 
 Array = Any
 

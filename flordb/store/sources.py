@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from flordb.errors import GitError
-from flordb.store.history import git, invocation
+from flordb.store.git import git, invocation
 
 _MOST_ASKED = 400
 """Objects that are asked for before their contents are read: fewer than a pipe holds."""

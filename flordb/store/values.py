@@ -12,7 +12,9 @@ import numpy as np
 from flordb.store import names
 from flordb.store.columns import EXACT, clean, kind, needed_text
 from flordb.store.contexts import Contexts
-from flordb.store.runfile import BOOL, FLOAT, INT, RunFile, contexts, take_apart, value_columns
+from flordb.store.encoding import BOOL, FLOAT, INT, value_columns
+from flordb.store.lines import contexts, take_apart
+from flordb.store.runfile import RunFile
 
 Array = Any
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flordb.store.history import git, read_blobs
+from flordb.store.git import git, read_blobs
 
 _FIELDS = "%H%x00%P%x00%an%x00%at%x00%B"
 

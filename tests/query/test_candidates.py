@@ -10,8 +10,8 @@ import pytest
 import flordb
 from flordb.query.connection import Connection
 from flordb.query.errors import UnknownName
+from flordb.store.encoding import dump_line, encode_value
 from flordb.store.project import Project
-from flordb.store.runfile import dump_line, encode_value
 
 CODE = """\
 import flordb as flor

@@ -71,7 +71,7 @@ def test_values_keep_their_types(sandbox) -> None:
         "    assert flor.log('v', v) is v\n",
     )
     sandbox.run("train.py")
-    from flordb.store.runfile import decode_value
+    from flordb.store.encoding import decode_value
 
     values = [decode_value(line) for line in sandbox.lines() if line["k"] == "log"]
     assert math.isnan(values[0])

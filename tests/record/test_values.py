@@ -17,9 +17,9 @@ from flordb.errors import FlorError
 from flordb.record.encoder import fields_of
 from flordb.record.values import Held, freeze
 from flordb.store import references
+from flordb.store.encoding import decode_value
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
-from flordb.store.runfile import decode_value
 from tests.replay.support import acquire
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flordb.replay.execute import execute
 from flordb.settings import load
-from flordb.store.runfile import dump_line
+from flordb.store.encoding import dump_line
 from tests.replay.support import acquire, plan
 
 SCRIPT = """

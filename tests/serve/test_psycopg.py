@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from flordb.store.runfile import dump_line
+from flordb.store.encoding import dump_line
 from tests.serve.support import Served, connected
 
 pytestmark = pytest.mark.slow

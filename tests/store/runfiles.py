@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flordb.store.encoding import dump_line, encode_value
 from flordb.store.project import Project
-from flordb.store.runfile import dump_line, encode_value
 
 
 @dataclass

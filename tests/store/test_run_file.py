@@ -18,14 +18,8 @@ from flordb.errors import RunFileError
 from flordb.record.context import Context, Steps, root
 from flordb.record.encoder import WIDTH, Encoder
 from flordb.record.values import freeze
-from flordb.store.runfile import (
-    FORMAT,
-    decode_value,
-    decompress,
-    dump_line,
-    parse_run,
-    read_run,
-)
+from flordb.store.encoding import decode_value, dump_line
+from flordb.store.runfile import FORMAT, decompress, parse_run, read_run
 
 HEADER = {"k": "run", "flor": FORMAT, "projid": "p", "tstamp": "2026-01-01", "filename": "t.py"}
 PATH = Path("r.jsonl")
