@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import random
 import sys
@@ -16,13 +17,26 @@ def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
         return tensor_anew(state)
     same = live.shape == data.shape and live.dtype == data.dtype
     with torch.no_grad():
-        if same and not _overlaps(live):
+        if same and _is_plain_memory(torch, live) and live.stride() == data.stride():
+            # torch would copy with all its threads, which wait for each other on a busy machine.
+            ctypes.memmove(live.data_ptr(), data.data_ptr(), live.nbytes)
+        elif same and not _overlaps(live):
             live.data.copy_(data)
         else:
             live.data = data.to(live.device)
         live.requires_grad_(state["requires_grad"])
         live.grad = None if grad is None else grad.to(live.device)
     return live
+
+
+def _is_plain_memory(torch: Any, value: Any) -> bool:
+    """Whether a tensor's elements are one range of main memory, as they are."""
+    if not value.is_cpu or value.is_conj() or value.is_neg():
+        return False
+    in_order: bool = value.is_contiguous()
+    if not in_order and value.dim() == 4:
+        in_order = value.is_contiguous(memory_format=torch.channels_last)
+    return in_order
 
 
 def _overlaps(value: Any) -> bool:

@@ -98,6 +98,7 @@ class Outcomes:
         error = result.why or "the worker ended without a word"
         if end is not None:
             error = end["error"]
+            ObjectStore(self.project.objects).renew(end["objects"])
         anomalies = [line for line in found if line["k"] == "anomaly"]
         for line in anomalies[:3]:
             self.anomalies.append(

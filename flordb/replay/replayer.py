@@ -62,7 +62,7 @@ class Replayer:
         self._checkpoint: dict[str, Any] = {}
         self._args: dict[str, int] = {}
         self._snapshots = SnapshotStore(_path(job.snapshots))
-        self._objects = ObjectStore(_path(job.objects))
+        self._objects = ObjectStore(_path(job.objects), renews=False)
         self._boundaries = self._snapshots.boundaries()
         self._route = Route(job.steps, record, self._boundaries)
         self._observing = False
@@ -95,6 +95,10 @@ class Replayer:
             "held": held,
             "computed": whole - setup - restored,
         }
+
+    def read_objects(self) -> list[str]:
+        """The objects of the store that were read."""
+        return sorted(self._objects.read)
 
     def prepare(self) -> None:
         """Before the script begins: the generators of random numbers as the run's process had them.

@@ -51,7 +51,8 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     def finish(error: str | None) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
         end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.output.anomalies}
-        write({**end, "took": replayer.took(), "changed": inputs.changed})
+        used = {"objects": replayer.read_objects(), "changed": inputs.changed}
+        write({**end, "took": replayer.took(), **used})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
         if done is not None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
@@ -21,6 +23,7 @@ from flordb.store import spool
 
 _BLOCK = 4096
 _DIRECT = getattr(os, "O_DIRECT", 0)
+_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
 
 
 def digest(data: bytes | bytearray | memoryview) -> str:
@@ -29,10 +32,17 @@ def digest(data: bytes | bytearray | memoryview) -> str:
 
 
 class ObjectStore:
-    """Objects below a folder: ``<first two digits>/<the others>``. Many processes may use them."""
+    """Objects below a folder: ``<first two digits>/<the others>``. Many processes may use them.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters: ``renews``, whether reading an object makes it count as just used. A replay may not:
+    in its overlay, to change a file's time is to copy the file. It notes what it has ``read``, and
+    whoever asked for the replay says `renew`.
+    """
+
+    def __init__(self, folder: Path, renews: bool = True) -> None:
         self.folder = folder
+        self.read: set[str] = set()
+        self._renews = renews
         self._known: set[str] = set()
         self._direct = bool(_DIRECT)
 
@@ -107,9 +117,8 @@ class ObjectStore:
 
         Raises SnapshotError where the object is gone or damaged.
         """
-        path = self.path(name)
         try:
-            data = self._mapped(path)
+            data = self._mapped(name)
         except OSError as error:
             raise SnapshotError(
                 f"object {name} of a snapshot cannot be read: {error}. It was removed from "
@@ -122,18 +131,40 @@ class ObjectStore:
             )
         return data
 
-    def _mapped(self, path: Path) -> memoryview:
-        if _renewed(path):
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(bytearray())
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        note = spool.spooled(path)
-        if note is None:
-            raise FileNotFoundError(path)
+    def renew(self, names: Iterable[str]) -> None:
+        """Let these objects, where they are here, count as just used."""
+        for name in names:
+            _renewed(self.path(name))
+
+    def _mapped(self, name: str) -> memoryview:
+        self.read.add(name)
+        path = self.path(name)
+        if self._renews:
+            _renewed(path)
+        try:
+            return memoryview(_map(path))
+        except FileNotFoundError:
+            note = spool.spooled(path)
+            if note is None:
+                raise
         data = bytearray(spool.fetch(note))
-        self.put(path.parent.name + path.name, data)
+        self.put(name, data)
         return memoryview(data)
+
+
+def _map(path: Path) -> mmap.mmap | bytearray:
+    """A file's bytes; what is written there stays in this process. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            return bytearray()
+        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    finally:
+        os.close(descriptor)
+    # All pages at once: one by one, as they are read, they take longer than reading them.
+    with suppress(OSError, AttributeError):  # an older kernel, or another system
+        mapped.madvise(_POPULATE_READ)
+    return mapped
 
 
 def _is_kept(path: Path) -> bool:

@@ -142,6 +142,26 @@ def test_value_comes_back_in_place_and_in_a_place_where_nothing_is(tmp_path, nam
     assert type(empty["value"]) is type(make(0.0))
 
 
+def test_value_comes_back_in_place_where_memory_is_in_another_order(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    images = torch.arange(48.0).reshape(1, 3, 4, 4)
+    forms: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.complex(x, -x).conj().imag,  # its sign is not in its memory
+        lambda x: x.clone(),
+    ]
+    kept.take(values=[form(images) for form in forms])
+    kept.done()
+    for shift in range(len(forms)):
+        live = [form(images + 1) for form in forms[shift:] + forms[:shift]]
+        before = list(live)
+        kept.restore(values=live)
+        for value, same in zip(live, before, strict=True):
+            assert torch.equal(value, images)
+            assert value is same
+
+
 def test_what_shared_memory_shares_it_again(tmp_path) -> None:
     base = torch.arange(12.0)
     array = base.numpy()

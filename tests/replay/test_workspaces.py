@@ -77,6 +77,24 @@ def test_replay_leaves_everything_of_the_users_as_it_was(sandbox, monkeypatch, m
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_replay_copies_no_snapshot_that_it_reads_and_those_count_as_used(
+    sandbox, monkeypatch, mode
+) -> None:
+    monkeypatch.setenv("FLORDB_WORKSPACES", mode)
+    newest = "max(map(os.path.getmtime, glob.glob(f'{folder}/objects/*/*')))"
+    text = f"import glob, os\nfolder = {str(sandbox.project.store)!r}\n" + SCRIPT
+    _record(sandbox, text)
+    objects = list(sandbox.project.objects.glob("*/*"))
+    for path in objects:
+        os.utime(path, (1, 1))
+    sandbox.write("train.py", text + f"flor.log('h', {newest})\n")
+    values, _, report = acquire(sandbox, ["h"])
+    assert report.failures == ()
+    assert values == {("", "h"): [1.0]}  # a copy would be new
+    assert any(path.stat().st_mtime > 1 for path in objects)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_absolute_path_into_the_project_leads_no_write_to_the_users_files(
     sandbox, monkeypatch, mode
 ) -> None:
