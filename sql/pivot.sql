@@ -62,7 +62,8 @@ CREATE OR REPLACE MACRO flor_own_columns(several) AS
 -- The columns of names, and the iterations of loops, in the table of their nest: all in one scan.
 -- `marked`: whether it must be said which of them a row has.
 CREATE OR REPLACE MACRO flor_wide(nest, several, marked) AS
-    concat('SELECT ', nest['columns'], ', ', nest['ordinal'], ' AS o', flor_own_columns(several),
+    concat('SELECT tstamp, ', nest['columns'], ', ', nest['ordinal'], ' AS o',
+    flor_own_columns(several),
     CASE WHEN marked THEN array_to_string(list_transform(several,
         lambda e: concat(
             CASE WHEN e['is_loop'] THEN concat(', ', nest['ordinal'], ' = 0 AS m')
@@ -200,20 +201,25 @@ CREATE OR REPLACE MACRO flor_alone(l, s) AS
 -- name with values further below, too, (`lower`) does not repeat there: where it is, there is a row
 -- of its own, with the names that share its context and occurrence.
 CREATE OR REPLACE MACRO flor_entries(l, s) AS
-    concat('(', flor_repeated(s['rank'], l['carried']),
+    concat('(', CASE WHEN s['brief'] AND l['is_alone'] THEN 'SELECT p.tstamp'
+        ELSE flor_repeated(s['rank'], l['carried']) END,
     array_to_string(list_transform(l['labels'], lambda d: concat(', p.', d)), ''),
     flor_values('p.', l['shown']), ' FROM ',
     CASE WHEN len(l['below']) = 0 THEN concat('p', l['id'])
     ELSE concat('(', CASE WHEN l['lower'] = '' THEN ''
         ELSE concat('FROM p', l['id'], ' WHERE ', l['lower'], ' UNION ALL ') END,
         flor_alone(l, s), ')') END,
-    ' p JOIN ',
-    CASE WHEN l['id'] = 0 THEN 'flor_runs' ELSE concat('a', l['from_id']) END,
-    ' a USING (', l['from_key'], '))');
+    ' p', CASE WHEN s['brief'] AND l['is_alone'] THEN ')' ELSE concat(' JOIN ',
+        CASE WHEN l['id'] = 0 THEN 'flor_runs' ELSE concat('a', l['from_id']) END,
+        ' a USING (', l['from_key'], '))') END);
+
+-- What a row says about its run, but for its rank.
+CREATE OR REPLACE MACRO flor_dimensions(s) AS
+    CASE WHEN s['brief'] THEN 'tstamp' ELSE 'projid, tstamp, filename' END;
 
 -- The relation for columns with values somewhere.
 CREATE OR REPLACE MACRO flor_rows(s) AS
-    concat('WITH ', array_to_string(s['parts'], ', '), ' SELECT projid, tstamp, filename',
+    concat('WITH ', array_to_string(s['parts'], ', '), ' SELECT ', flor_dimensions(s),
     CASE WHEN s['ranked'] THEN ', r.rank' ELSE '' END,
     array_to_string(list_transform(s['loops'], lambda l:
         concat(', r.l', l['id'], ' AS ', flor_quoted(l['label']), ', ', l['value'], ' AS ',
@@ -229,16 +235,18 @@ CREATE OR REPLACE MACRO flor_rows(s) AS
 -- row has a value of some name. Thousands of hyper-parameters are a matter of how often the binder
 -- sees them: here, once.
 CREATE OR REPLACE MACRO flor_flat(s) AS
-    concat('SELECT a.projid, a.tstamp, a.filename', s['rank'],
+    concat('SELECT ', CASE WHEN s['brief'] THEN 'tstamp' ELSE 'a.projid, a.tstamp, a.filename' END,
+    s['rank'],
     array_to_string(list_transform(s['columns'], lambda e: concat(', ',
         CASE WHEN e['kind'] = 'none' THEN 'NULL::DOUBLE' ELSE e['column'] END,
         ' AS ', flor_quoted(e['label']))), ''),
-    ' FROM flor_at_0 JOIN flor_runs a USING (', s['flat'][1]['run'], ')',
+    ' FROM flor_at_0', CASE WHEN s['brief'] THEN ''
+        ELSE concat(' JOIN flor_runs a USING (', s['flat'][1]['run'], ')') END,
     CASE WHEN s['flat'][1]['is_whole'] THEN '' ELSE concat(' WHERE ', s['flat'][1]['value']) END);
 
 -- The relation for columns without any value: a row a run if no column was asked for, else none.
 CREATE OR REPLACE MACRO flor_bare(s) AS
-    concat('SELECT projid, tstamp, filename',
+    concat('SELECT ', flor_dimensions(s),
     CASE WHEN s['ranked'] THEN ', min(rank) AS rank' ELSE '' END,
     array_to_string(list_transform(
         list_filter(s['columns'], lambda e: e['kind'] <> 'loop'),
@@ -247,9 +255,10 @@ CREATE OR REPLACE MACRO flor_bare(s) AS
     CASE WHEN s['ranked'] THEN ' GROUP BY run_id, projid, tstamp, filename' ELSE '' END);
 
 -- Step 1: what each name in the list means.
-CREATE OR REPLACE MACRO flor_meant(catalogs, asked) AS
+CREATE OR REPLACE MACRO flor_meant(catalogs, asked, brief) AS
     list_transform(catalogs, lambda c: {
-        'ranked': c['ranked'], 'nests': c['nests'], 'loops': c['loops'],
+        'ranked': c['ranked'], 'brief': brief AND NOT c['ranked'],
+        'nests': c['nests'], 'loops': c['loops'],
         'columns': CASE WHEN asked IS NULL
             THEN list_filter(c['columns'], lambda e: e['kind'] = 'name')
             ELSE list_transform(
@@ -260,7 +269,7 @@ CREATE OR REPLACE MACRO flor_meant(catalogs, asked) AS
 -- Step 2: no dimension columns, and each column once (all names are distinct as they are).
 CREATE OR REPLACE MACRO flor_distinct(states, asked) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'nests': s['nests'], 'loops': s['loops'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'nests': s['nests'], 'loops': s['loops'],
         'columns': CASE WHEN asked IS NULL THEN s['columns']
             ELSE list_filter(s['columns'], lambda e, i: e['kind'] <> 'dim' AND list_position(
                 list_transform(s['columns'], lambda f: concat(f['kind'], f['label'])),
@@ -276,7 +285,7 @@ CREATE OR REPLACE MACRO flor_involved(states) AS
             'reach': list_distinct(flatten(list_transform(s['columns'], lambda e: e['reach'])))
         }),
         lambda s: {
-            'ranked': s['all']['ranked'],
+            'ranked': s['all']['ranked'], 'brief': s['all']['brief'],
             'nests': list_filter(s['all']['nests'], lambda n: list_contains(s['reach'], n['id'])),
             'loops': list_filter(s['all']['loops'], lambda l: list_has_any(s['reach'], l['nests'])),
             'columns': s['all']['columns'],
@@ -291,7 +300,8 @@ CREATE OR REPLACE MACRO flor_involved(states) AS
 -- of them: DuckDB makes room for thousands of values of each field in each step.
 CREATE OR REPLACE MACRO flor_levels(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'within': s['within'], 'ids': s['ids'],
         'columns': list_transform(s['columns'], lambda e: {
             'kind': e['kind'], 'alias': e['alias'], 'column': e['column'], 'label': e['label']}),
         'levels': list_transform(s['nests'], lambda n: {
@@ -312,8 +322,8 @@ CREATE OR REPLACE MACRO flor_levels(states) AS
 -- there (`lower`); those that are nothing but their column in the nest's table (`wide`).
 CREATE OR REPLACE MACRO flor_sorted(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
-        'columns': s['columns'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'within': s['within'], 'ids': s['ids'], 'columns': s['columns'],
         'levels': list_transform(s['levels'], lambda l: {
             'nest': l['nest'], 'here': l['here'],
             'upper': list_filter(l['here'], lambda e: NOT e['is_loop'] AND NOT e['lower']),
@@ -328,8 +338,8 @@ CREATE OR REPLACE MACRO flor_sorted(states) AS
 -- Step 6: what the others must know of each nest.
 CREATE OR REPLACE MACRO flor_placed(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
-        'columns': s['columns'], 'levels': s['levels'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'within': s['within'], 'ids': s['ids'], 'columns': s['columns'], 'levels': s['levels'],
         'places': list_transform(s['levels'], lambda l: {
             'id': l['nest']['id'], 'up': l['nest']['up'], 'key': l['nest']['key'],
             'upper': list_transform(l['upper'], lambda e: e['alias']),
@@ -342,8 +352,8 @@ CREATE OR REPLACE MACRO flor_placed(states) AS
 -- Step 7: the nests below each, and those around it that have values to repeat.
 CREATE OR REPLACE MACRO flor_related(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
-        'columns': s['columns'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'within': s['within'], 'ids': s['ids'], 'columns': s['columns'],
         'levels': list_transform(s['levels'], lambda l: {
             'nest': l['nest'], 'here': l['here'], 'upper': l['upper'], 'lower': l['lower'],
             'wide': l['wide'], 'other': l['other'],
@@ -358,8 +368,9 @@ CREATE OR REPLACE MACRO flor_related(states) AS
 -- Step 8: what each nest says, as text; the values that repeat there, and where they come from.
 CREATE OR REPLACE MACRO flor_scanned(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'within': s['within'], 'ids': s['ids'],
-        'columns': s['columns'], 'rank': CASE WHEN s['ranked'] THEN ', a.rank' ELSE '' END,
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'within': s['within'], 'ids': s['ids'], 'columns': s['columns'],
+        'rank': CASE WHEN s['ranked'] THEN ', a.rank' ELSE '' END,
         'levels': list_transform(s['levels'], lambda l: {
             'id': l['nest']['id'], 'bit': l['nest']['bit'], 'run': l['nest']['run'],
             'key': l['nest']['key'], 'dims': l['nest']['dims'], 'labels': l['nest']['labels'],
@@ -379,6 +390,8 @@ CREATE OR REPLACE MACRO flor_scanned(states) AS
             'below': list_transform(l['below'], lambda b: b['id']),
             'inside': flatten(list_transform(l['below'], lambda b: b['names'])),
             'carried': flatten(list_transform(l['around'], lambda a: a['upper'])),
+            'is_alone': len(l['other']) = 0
+                AND len(flatten(list_transform(l['around'], lambda a: a['upper']))) = 0,
             'from_id': coalesce(l['around'][1]['id'], l['nest']['id']),
             'from_key': coalesce(l['around'][1]['key'], l['nest']['key'])
         })
@@ -387,7 +400,8 @@ CREATE OR REPLACE MACRO flor_scanned(states) AS
 -- Step 9: the parts of WITH, each after those that it refers to.
 CREATE OR REPLACE MACRO flor_parts(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'columns': s['columns'], 'rank': s['rank'],
         'flat': list_filter(s['levels'], lambda l:
             l['id'] = 0 AND l['simple'] AND len(l['below']) = 0),
         'sides': list_transform(list_filter(s['levels'], lambda l: len(l['scans']) > 0),
@@ -407,7 +421,8 @@ CREATE OR REPLACE MACRO flor_parts(states) AS
 -- Step 10: all of them, and the rows under each other.
 CREATE OR REPLACE MACRO flor_together(states) AS
     list_transform(states, lambda s: {
-        'ranked': s['ranked'], 'loops': s['loops'], 'columns': s['columns'], 'rank': s['rank'],
+        'ranked': s['ranked'], 'brief': s['brief'], 'loops': s['loops'],
+        'columns': s['columns'], 'rank': s['rank'],
         'flat': s['flat'],
         'parts': flatten([s['sides'], s['above'], s['uncovered']]),
         'rows': CASE WHEN len(s['entries']) = 1 THEN s['entries'][1]
@@ -415,11 +430,12 @@ CREATE OR REPLACE MACRO flor_together(states) AS
                 lambda e: concat('FROM ', e)), ' UNION ALL BY NAME '), ')') END
     });
 
--- Step 11: the query for a list of names, NULL for all.
-CREATE OR REPLACE MACRO flor_pivot_sql(names) AS
+-- Step 11: the query for a list of names, NULL for all. `brief`: of the dimensions tstamp will do, for
+-- which nests' tables need not be joined with runs.
+CREATE OR REPLACE MACRO flor_pivot_sql(names, brief := false) AS
     list_transform(
         flor_together(flor_parts(flor_scanned(flor_related(flor_placed(flor_sorted(flor_levels(
-            flor_involved(flor_distinct(flor_meant([flor_catalog()], names::VARCHAR[]),
+            flor_involved(flor_distinct(flor_meant([flor_catalog()], names::VARCHAR[], brief),
             names::VARCHAR[]))))))))),
         lambda s: CASE WHEN len(s['parts']) = 0 THEN flor_bare(s)
             WHEN len(s['flat']) > 0 THEN flor_flat(s) ELSE flor_rows(s) END

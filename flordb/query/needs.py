@@ -22,13 +22,15 @@ class Needs:
 
     ``logged``: names of logged columns, stored or virtual; ``loops``: loops whose columns are
     named; ``star``: all columns are asked for. ``maybe``: names in the statement that may be its
-    columns, or another relation's: DuckDB's binder decides.
+    columns, or another relation's: DuckDB's binder decides. ``brief``: of the dimensions, nothing
+    but tstamp can be meant.
     """
 
     logged: tuple[str, ...]
     loops: tuple[str, ...]
     star: bool
     maybe: frozenset[str] = frozenset()
+    brief: bool = False
 
 
 def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()) -> Needs:
@@ -39,7 +41,12 @@ def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()
     scope = reference.scope
     if reference.pivot is not None:
         return _named_in(reference.pivot, columns)
-    star = scope is None or len(reference.renamed) > _RUN_COLUMNS or _asks_for_all(scope, reference)
+    star = (
+        scope is None
+        or len(reference.renamed) > _RUN_COLUMNS
+        or _asks_for_all(scope, reference)
+        or _is_read_whole(reference, columns)
+    )
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
     if scope is not None:
@@ -49,7 +56,8 @@ def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()
         wished = (columns.logged(name) for name in {*names_in(reference.tree), *named})
         logged |= dict.fromkeys(sorted(name for name in wished if name is not None))
     maybe = frozenset() if star or scope is None else _maybe(scope, columns)
-    return Needs(tuple(logged), tuple(loops), star, maybe - logged.keys() - loops.keys())
+    brief = not star and scope is not None and _is_brief(scope, reference)
+    return Needs(tuple(logged), tuple(loops), star, maybe - logged.keys() - loops.keys(), brief)
 
 
 _RUN_COLUMNS = 3  # projid, tstamp, filename are the first columns whatever else is asked for
@@ -77,7 +85,9 @@ def _named_by(
     loops: dict[str, None] = {}
     for name, qualified in _names(scope, reference, columns):
         known = name.lower() in DIMENSIONS or name.lower() in reference.renamed
-        if known or (not qualified and name.lower() in provided):
+        if not qualified:
+            known |= name.lower() in provided or _is_row(name, reference, columns)
+        if known:
             continue
         found = columns.logged(name)
         loop = columns.loop_of(name)
@@ -90,11 +100,33 @@ def _named_by(
     return logged, loops
 
 
+def _is_brief(scope: exp.Expr, reference: Reference) -> bool:
+    """Whether projid and filename are named nowhere, nor meant without a name."""
+    if reference.renamed or (isinstance(scope, exp.Select) and _is_natural(scope)):
+        return False
+    named = {identifier.name.lower() for identifier in reference.tree.find_all(exp.Identifier)}
+    return named.isdisjoint(("projid", "filename"))
+
+
 def _asks_for_all(scope: exp.Expr, reference: Reference) -> bool:
     if isinstance(scope, exp.Select):
         return not scope.selects or any(_is_star(item, reference) for item in scope.selects)
     found = scope.find(exp.Star)  # MERGE … THEN INSERT *
     return isinstance(scope, exp.Merge) and found is not None
+
+
+def _is_row(name: str, reference: Reference, columns: Columns) -> bool:
+    """Whether a name without qualifier is the relation's: a row of it as a struct."""
+    is_column = columns.logged(name) is not None or columns.loop_of(name) is not None
+    return name.lower() == reference.alias.lower() and not is_column
+
+
+def _is_read_whole(reference: Reference, columns: Columns) -> bool:
+    return any(
+        not column.table and _is_row(column.name, reference, columns)
+        for column in reference.tree.find_all(exp.Column)
+        if not _is_no_column(column)
+    )
 
 
 def names_in(tree: exp.Expr) -> set[str]:
@@ -105,6 +137,8 @@ def names_in(tree: exp.Expr) -> set[str]:
         if not _is_no_column(column)
         for part in column.parts
     }
+    for field in tree.find_all(exp.Dot):  # (f).loss
+        found.add(field.expression.name)
     for join in tree.find_all(exp.Join):
         found |= {identifier.name for identifier in join.args.get("using") or ()}
     for chosen in tree.find_all(exp.Columns):  # COLUMNS(['lr', 'loss'])

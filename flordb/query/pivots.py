@@ -23,16 +23,18 @@ _MOST_CHARACTERS = 10_000
 """Of a text that is kept in the file: longer ones are of so many names that they run long, too."""
 
 
-def relation(tables: Tables, names: Sequence[str]) -> str:
+def relation(tables: Tables, names: Sequence[str], brief: bool = False) -> str:
     """A subquery that is ``flor_pivot([names])``, in the catalog attached to the connection.
+
+    ``brief``: without the dimensions other than tstamp, where that saves work.
 
     It holds for this statement only: what a view stores must be the macro itself.
     """
     known = _texts(tables.catalog, tables.project) if tables.catalog is not None else {}
-    key = json.dumps(names)
+    key = json.dumps([brief, *names])
     if key not in known:
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-        sql = f"SELECT flor_pivot_sql([{quoted}]::VARCHAR[])"
+        sql = f"SELECT flor_pivot_sql([{quoted}]::VARCHAR[], brief := {brief})"
         ((text,),) = tables.rows(sql)
         if len(known) >= _MOST:
             known.clear()

@@ -53,8 +53,8 @@ def prepare(
     asked = names_in(statement.tree) if statement.tree is not None else ()
     known = columns(tables, statements, asked)
 
-    def relation(names: Sequence[str]) -> str:
-        return relation_of(names) if statement.lasting else pivots.relation(tables, names)
+    def relation(names: Sequence[str], brief: bool = False) -> str:
+        return relation_of(names) if statement.lasting else pivots.relation(tables, names, brief)
 
     def text(needs: _Needs) -> str:
         return spliced(statement.text, _changes(needs, known, relation), statement.dropped)
@@ -127,13 +127,14 @@ def _with_name(needs: _Needs, known: Columns, name: str) -> _Needs | None:
 def _changes(
     needs: Sequence[tuple[Reference, Needs]],
     known: Columns,
-    relation: Callable[[Sequence[str]], str] = relation_of,
+    relation: Callable[[Sequence[str], bool], str],
 ) -> list[tuple[Reference, str]]:
     changes = []
     for reference, need in needs:
         unlisted = [name for name in known.virtual if known.is_new(name)] if need.star else []
         if not need.star:
-            changes.append((reference, relation(pivot_names(need, known)) + alias_of(reference)))
+            text = relation(pivot_names(need, known), need.brief)
+            changes.append((reference, text + alias_of(reference)))
         elif unlisted:
             changes.append((reference, widened(reference, unlisted)))
     return changes

@@ -118,7 +118,8 @@ class Batch:
     def incoming(self) -> Incoming:
         """The files, their contexts and their values, as arrays."""
         own = self.columns["files"]
-        files = Files(*(np.array(own[n], np.int32) for n in ("file_id", "run_id", "rank")))
+        ids, runs, ranks = (np.array(own[n], np.int32) for n in ("file_id", "run_id", "rank"))
+        files = Files(ids, runs, ranks, np.array(own["tstamp"], "datetime64[us]"))
         nests = {id_: loops for loops, id_ in self.numbers.nests.items()}
         numbered = Numbered(self.contexts.arrays(), nests)
         return Incoming(files, numbered, self.values.arrays(), own["source"])

@@ -184,10 +184,7 @@ def _insert_runs(tables: Tables, files: Files, columns: list[_Column]) -> None:
     found = [(column, np.searchsorted(used, column.file)) for column in columns]
     extra, found = _occurrences(found, len(used))
     rows = np.concatenate([used, used[extra[0]]])
-    table = {"run_id": files.run_id[rows]}
-    if files.rank.any():
-        table["rank"] = files.rank[rows]
-    _append(tables, 0, 0, table, len(used), extra[1], found)
+    _append(tables, 0, 0, files.columns(rows), len(used), extra[1], found)
 
 
 def _append(

@@ -25,6 +25,12 @@ class Files:
     file_id: Array
     run_id: Array
     rank: Array
+    tstamp: Array
+
+    def columns(self, file: Array) -> dict[str, Any]:
+        """What the rows of a nest's table say about their runs, given the places of their files."""
+        found = {"run_id": self.run_id[file], "tstamp": self.tstamp[file]}
+        return found | {"rank": self.rank[file]} if self.rank.any() else found
 
 
 class Numbered:
@@ -55,14 +61,12 @@ class Numbered:
         """The columns of contexts in the table of their nest."""
         contexts = self.contexts
         file = contexts.file[rows]
-        found: dict[str, Any] = {"run_id": files.run_id[file]}
+        found = files.columns(file)
         above = self.ancestors(rows, depth)
         for level, at in enumerate(above, start=1):
             found[f"c{level}"] = self.number[at]
         for level, at in enumerate(above, start=1):
             found[f"i{level}"] = contexts.iteration[at]
-        if files.rank.any():
-            found["rank"] = files.rank[file]
         entry = contexts.entry[rows]
         if entry.any():
             found["entry"] = entry

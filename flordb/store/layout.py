@@ -1,10 +1,11 @@
 """Where values lie: a table a nest of loops, wide, and a long one for what does not fit in there.
 
 ``flor_at_<nest>`` has a row a context (and a further one for each further occurrence of a name in
-it): its run, a column ``c<level>`` and ``i<level>`` a level for the numbers of its ancestors and
-its own and for their iteration indexes, and a column ``n<name_id>`` a name, DOUBLE, NULL where the
-name has no value there. Each column costs time for every row that is taken in, so those that are
-rarely needed (`OPTIONAL`) are only there once a row has something to say in them.
+it): its run and when that began, a column ``c<level>`` and ``i<level>`` a level for the numbers of
+its ancestors and its own and for their iteration indexes, and a column ``n<name_id>`` a name,
+DOUBLE, NULL where the name has no value there. Each column costs time for every row that is taken
+in, so those that are rarely needed (`OPTIONAL`) are only there once a row has something to say in
+them.
 
 What a run logged under one name in one nest goes there if each value is given by a number and one
 type (`series` says which), and if there are enough of them. All else, and what replays bring
@@ -45,6 +46,11 @@ def base(nest: int) -> int:
     return nest << 40
 
 
+def always(depth: int) -> dict[str, str]:
+    """The columns that the table of a nest of this depth has in any case, with their types."""
+    return {"run_id": "INTEGER", "tstamp": "TIMESTAMP"} | dict.fromkeys(levels(depth), "BIGINT")
+
+
 def levels(depth: int) -> list[str]:
     """The columns of a context's path and of its iteration indexes."""
     return [f"{kind}{level}" for kind in "ci" for level in range(1, depth + 1)]
@@ -73,7 +79,7 @@ class Tables:
         """Make the table of a nest, with these columns, or add those of them that are lacking."""
         if nest not in self.columns:
             self._make(table_of(nest), depth, columns)
-            self.columns[nest] = {"run_id", *levels(depth), *columns}
+            self.columns[nest] = {*always(depth), *columns}
             return
         there, table = self.columns[nest], table_of(nest)
         lacking = [column for column in columns if column not in there]
@@ -89,14 +95,14 @@ class Tables:
         there.update(lacking)
 
     def _make(self, table: str, depth: int, columns: Iterable[str]) -> None:
-        own = [f"{column} BIGINT" for column in levels(depth)]
-        listed = ", ".join(["run_id INTEGER", *own, *map(_definition, columns)])
+        own = [f"{column} {type_}" for column, type_ in always(depth).items()]
+        listed = ", ".join([*own, *map(_definition, columns)])
         self._db.execute(f"CREATE TABLE {table} ({listed})")
 
     def append(self, nest: int, depth: int, rows: dict[str, Any]) -> None:
         """Add rows to the table of a nest."""
-        always = {"run_id", *levels(depth)}
-        self.create(nest, depth, [column for column in rows if column not in always])
+        there = always(depth)
+        self.create(nest, depth, [column for column in rows if column not in there])
         self._rows.append((nest, rows))
 
     def delete(self, nest: int, where: str) -> None:

@@ -12,7 +12,7 @@ from xxhash import xxh3_128_hexdigest
 CATALOG = "flordb"
 """What the database is called in a connection, and in the DuckDB shell (after its file)."""
 
-_LAYOUT = "4"
+_LAYOUT = "5"
 """Of the tables that are made as they are needed, see `layout`: a number for each change."""
 
 

@@ -11,7 +11,7 @@ from flordb.query.facts import Columns
 from flordb.query.needs import needs_of
 from flordb.query.planner import _changes
 from flordb.query.predicates import decidable
-from flordb.query.splice import spliced
+from flordb.query.splice import relation_of, spliced
 from flordb.query.statement import parse
 
 FOLDER = Path(__file__).parent / "fixtures"
@@ -36,7 +36,9 @@ def pairs(name: str) -> list[tuple[str, str]]:
 def test_splice(before: str, after: str) -> None:
     statement = parse(before)
     needs = [(reference, needs_of(reference, COLUMNS)) for reference in statement.references]
-    assert spliced(before, _changes(needs, COLUMNS)) == after
+    assert (
+        spliced(before, _changes(needs, COLUMNS, lambda names, brief: relation_of(names))) == after
+    )
 
 
 @pytest.mark.parametrize(("before", "conditions"), pairs("conditions.sql"))

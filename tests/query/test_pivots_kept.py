@@ -34,8 +34,8 @@ def kept(place: Project) -> dict[str, str]:
 
 
 def test_a_kept_text_is_used_by_the_next_process(place: Project) -> None:
-    assert ask(place, "SELECT lr FROM flor") == [(1,)]
-    assert list(kept(place)) == ['["lr"]']
+    assert ask(place, "SELECT projid, lr FROM flor") == [("p", 1)]
+    assert list(kept(place)) == ['[false, "lr"]']
     path = place.store / "pivots.json"
     path.write_text(path.read_text().replace("SELECT a.projid", "SELECT 'kept' AS projid", 1))
     assert ask(place, "SELECT projid, lr FROM flor") == [("kept", 1)]
@@ -44,10 +44,10 @@ def test_a_kept_text_is_used_by_the_next_process(place: Project) -> None:
 def test_other_names_and_types_make_the_texts_anew(place: Project) -> None:
     ask(place, "SELECT lr FROM flor")
     ask(place, "SELECT lr, f FROM flor")
-    assert list(kept(place)) == ['["lr"]', '["lr", "f"]']
+    assert list(kept(place)) == ['[true, "lr"]', '[true, "lr", "f"]']
     write(place, "r1", [log("lr", "high"), ended()], header(1))
     assert ask(place, "SELECT lr FROM flor") == [("1",), ("high",)]
-    assert list(kept(place)) == ['["lr"]']
+    assert list(kept(place)) == ['[true, "lr"]']
 
 
 def test_a_file_that_is_none_or_cannot_be_written_does_no_harm(place: Project) -> None:
@@ -55,7 +55,7 @@ def test_a_file_that_is_none_or_cannot_be_written_does_no_harm(place: Project) -
     for text in ("", "[]", '{"schema": 1}', '{"texts": {}}'):
         path.write_text(text)
         assert ask(place, "SELECT lr FROM flor") == [(1,)]
-        assert list(kept(place)) == ['["lr"]']
+        assert list(kept(place)) == ['[true, "lr"]']
     path.unlink()
     place.temporary.rmdir()
     assert ask(place, "SELECT lr FROM flor") == [(1,)]
