@@ -28,7 +28,7 @@ from typing import Any
 
 ROUNDS = 3
 EPOCHS, STEPS, A_STEP = 1, 48, 8
-KINDS = ("none", "plain", "thread", "fork")
+KINDS = ("none", "plain", "thread", "process", "fork")
 
 
 def _network(torch: Any) -> Any:
@@ -109,7 +109,11 @@ def train(kind: str) -> None:
     for name, module in net.named_modules():
         if not list(module.children()):
             module.register_forward_hook(keep(name))
-    writer = SummaryWriter("events") if kind in ("plain", "thread") else None
+    writer = None
+    if kind in ("plain", "thread"):
+        writer = SummaryWriter("events")
+    elif kind == "process":
+        writer = flor.background.process(SummaryWriter, "events")
 
     def histograms(writer: Any, values: dict[str, Any], step: int) -> None:
         for name, value in values.items():
@@ -140,7 +144,7 @@ def train(kind: str) -> None:
                 values[f"gradients/{name}"] = parameter.grad
             if kind == "plain":
                 histograms(writer, values, number)
-            elif kind == "thread":
+            elif kind in ("thread", "process"):
                 flor.background.submit(histograms, writer, values, number)
             else:
                 in_child(values, number)

@@ -77,7 +77,7 @@ def test_an_error_is_said_once_a_callable_and_the_others_go_on(
 
 def test_submit_waits_where_copies_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLORDB_BACKGROUND_BYTES", "1000000")
-    monkeypatch.setattr(background, "_queue", background._Queue())
+    monkeypatch.setattr(background, "_thread", background.Thread())
     gate = threading.Event()
     done: list[int] = []
 
