@@ -7,10 +7,11 @@ A small residual network trains on one core, so that one is free: torch and NumP
 thread each (else TensorBoard's sums of squares are computed by BLAS threads on all cores, whoever
 asks for them). Logged are the weights, gradients and activations of all its layers. Each way of
 logging is a process of its own, in alternating rounds: ``none``; ``plain`` (TensorBoard as its
-users call it); ``thread`` (`flordb.background`); ``fork`` (a child process for each time, which
-writes an event file of its own). Prints medians: of the clock; of the clock without the time for
-which the training thread waited for a core, which other programs may have taken; of its processor
-time. The machine's own limit is what one busy loop loses while another runs.
+users call it); ``thread`` (`flordb.background.submit`); ``process`` (the same, with a writer of
+`flordb.background.process`); ``fork`` (a child process for each time, which writes an event file of
+its own). Prints medians: of the clock; of the clock without the time for which the training thread
+waited for a core, which other programs may have taken; of its processor time. The machine's own
+limit is what one busy loop loses while another runs.
 """
 
 from __future__ import annotations
