@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
+from typing import Any
 
+import pytest
+import torch
+from torch import nn
+
+import flordb as flor
+from flordb.replay.looks import only_look, operands
 from tests.replay.support import acquire
 
 SCRIPT = """
@@ -151,3 +159,54 @@ def test_logging_what_a_step_returns_makes_no_step_more(sandbox) -> None:
     sandbox.run("train.py")
     assert sorted(v for found in values.values() for v in found) == sorted(sandbox.logged("loss"))
     assert sandbox.logged("end") == [end]
+
+
+class Noisy(nn.Linear):
+    """Draws where nobody expects it."""
+
+    def named_parameters(self, *given: Any, **named: Any) -> Any:
+        torch.rand(1)
+        return super().named_parameters(*given, **named)
+
+
+class Loud(torch.Tensor):
+    """A tensor of a subclass, which may do anything."""
+
+
+def _values() -> dict[str, Any]:
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    loud = torch.ones(2).as_subclass(Loud)
+    return {
+        "flor": flor, "net": net, "ps": list(net.parameters()), "loss": torch.tensor(1.0),
+        "noisy": nn.Sequential(Noisy(3, 2)), "louds": [loud], "draw": torch.rand, "k": [1, 2],
+        "odd": type("Odd", (nn.Sequential,), {"__getitem__": lambda s, i: torch.rand(1)})(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "looks"),
+    [
+        ("loss.item()", True),
+        ("net[0].weight.grad", True),
+        ("net[-2].bias.sum().item() / 2", True),
+        ("sum(p.norm().item() for p in ps)", True),
+        ("max([p.grad.norm().item() for p in net.parameters() if p.grad is not None])", True),
+        ("[(n, p.mean().item()) for n, p in net.named_parameters()]", True),
+        ("[x * loss.item() for x in k]", True),
+        ("draw(1)", False),
+        ("odd[0]", False),
+        ("net(loss)", False),
+        ("[draw(1) for p in ps]", False),
+        ("[p.made for p in ps]", False),
+        ("sum(p.norm() for p in louds)", False),
+        ("sum(p.norm() for p in noisy.parameters())", False),
+        ("[p.item() for p in draw(3)]", False),
+        ("[q.item() for p in ps for q in p]", False),
+        ("[draw for draw.made in ps]", False),
+    ],
+)
+def test_what_runs_the_code_of_others_does_not_only_look(value, looks) -> None:
+    body = ast.parse(f'flor.log("h", {value})').body
+    call = ast.Tuple(operands(body), ast.Load())
+    found = eval(compile(ast.fix_missing_locations(ast.Expression(call)), "", "eval"), _values())
+    assert (bool(found) and only_look(*found)) == looks
