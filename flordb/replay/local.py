@@ -146,7 +146,7 @@ class Local:
                 failed.append(Result(number, [], f"no workspace: {error}"))
                 continue
             out = self._folder / f"{number}.jsonl"
-            job = make_job(self.project, task, self.plan.imports, place, out)
+            job = make_job(self.project, task, self._header(task), self.plan.imports, place, out)
             job_file = self._folder / f"{number}.job"
             job.save(job_file)
             self._next = (number, task, place, job_file)
@@ -284,11 +284,15 @@ def _probed(server: Server) -> str | None:
 
 
 def make_job(
-    project: Project, task: Task, imports: tuple[str, ...], place: Workspace, out: Path
+    project: Project,
+    task: Task,
+    header: Mapping[str, Any],
+    imports: tuple[str, ...],
+    place: Workspace,
+    out: Path,
 ) -> Job:
-    """What a worker is told to do for a task, in a workspace."""
+    """What a worker is told to do for a task, in a workspace. ``header``: of the run's file."""
     want = task.want
-    header = read_run(project.runs / want.file).header
     return Job(
         run_file=str(project.runs / want.file),
         workspace=str(place.folder),

@@ -11,7 +11,9 @@ from statistics import median
 from typing import Any
 
 from flordb.record.context import entry_name
+from flordb.replay.logged import Paths, Spans, Values
 from flordb.store.encoding import decode_value
+from flordb.store.lines import contexts, indexes, take_apart
 from flordb.store.runfile import RunFile
 
 _Nested = tuple[str, int]
@@ -97,7 +99,7 @@ class Recorded:
     """
 
     header: Mapping[str, Any]
-    values: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    values: Mapping[tuple[str, str], list[Any]] = field(default_factory=dict)
     args: dict[str, list[Any]] = field(default_factory=dict)
     loops: dict[tuple[str, int], TopLoop] = field(default_factory=dict)
     start: float = 0.0
@@ -146,24 +148,24 @@ _Below = tuple[TopLoop, int, _Nested | None]
 
 def recorded(run: RunFile) -> Recorded:
     """Arrange a run file's lines."""
-    found = Recorded(run.header)
-    paths = {0: ""}
+    paths = Paths()
+    values = Values(paths)
+    found = Recorded(run.header, values)
     tops: dict[int, tuple[TopLoop, int]] = {}
-    below: dict[int, _Below] = {}
-    for line in run.singly():
+    below = Spans[_Below]()
+    for line in run.lines:
         match line["k"]:
-            case "ctx":
-                _context(found, line, paths, tops, below)
-            case "log":
-                path = paths[line.get("c", 0)]
-                if place := below.get(line.get("c", 0)):
-                    loop, index, nested = place
-                    loop.logged[index] += 1
-                    loop.logged_in[index, nested] += 1
-                value = decode_value(line)
+            case "ctx" | "ctxs":
+                paths.add(line)
+                _context(found, line, tops, below)
+            case "log" | "logs":
+                numbers = contexts(line) if line["k"] == "logs" else [line.get("c", 0)]
+                for (loop, index, nested), count in below.counts(numbers):
+                    loop.logged[index] += count
+                    loop.logged_in[index, nested] += count
                 if "a" in line:
-                    found.args.setdefault(line["n"], []).append(value)
-                found.values.setdefault((path, line["n"]), []).append(value)
+                    found.args.setdefault(line["n"], []).append(decode_value(line))
+                values.add(line)
             case "loop":
                 _loop(found, line, tops)
             case "time":
@@ -179,23 +181,23 @@ def recorded(run: RunFile) -> Recorded:
 
 def _context(
     found: Recorded,
-    line: Mapping[str, Any],
-    paths: dict[int, str],
+    line: dict[str, Any],
     tops: dict[int, tuple[TopLoop, int]],
-    below: dict[int, _Below],
+    below: Spans[_Below],
 ) -> None:
     number, parent = line["c"], line.get("p", 0)
-    own = f"{entry_name(line['l'], line.get('e', 0))}={line['i']}"
-    paths[number] = f"{paths[parent]}/{own}" if paths[parent] else own
     if parent == 0:
-        loop = _top(found, line)
-        loop.begun.add(line["i"])
-        tops[number] = (loop, line["i"])
-        below[number] = (loop, line["i"], None)
-    elif parent in tops:
-        below[number] = (*tops[parent], (line["l"], line.get("e", 0)))
-    else:
-        below[number] = below[parent]
+        for one in take_apart(line):
+            loop, index = _top(found, one), one["i"]
+            loop.begun.add(index)
+            tops[one["c"]] = (loop, index)
+            below.add(one["c"], one["c"] + 1, (loop, index, None))
+        return
+    stop = number + (len(indexes(line)) if line["k"] == "ctxs" else 1)
+    if parent in tops:
+        below.add(number, stop, (*tops[parent], (line["l"], line.get("e", 0))))
+    elif outer := below.get(parent):
+        below.add(number, stop, outer[2])
 
 
 def _top(found: Recorded, line: Mapping[str, Any]) -> TopLoop:

@@ -177,8 +177,14 @@ def _values() -> dict[str, Any]:
     net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     loud = torch.ones(2).as_subclass(Loud)
     return {
-        "flor": flor, "net": net, "ps": list(net.parameters()), "loss": torch.tensor(1.0),
-        "noisy": nn.Sequential(Noisy(3, 2)), "louds": [loud], "draw": torch.rand, "k": [1, 2],
+        "flor": flor,
+        "net": net,
+        "ps": list(net.parameters()),
+        "loss": torch.tensor(1.0),
+        "noisy": nn.Sequential(Noisy(3, 2)),
+        "louds": [loud],
+        "draw": torch.rand,
+        "k": [1, 2],
         "odd": type("Odd", (nn.Sequential,), {"__getitem__": lambda s, i: torch.rand(1)})(),
     }
 
