@@ -23,11 +23,12 @@ $(DUCKDB15): $(STAMP)
 demo: $(STAMP)
 	$(PY) examples/forgetting/demo.py
 
-# With the newest DuckDB everything, beside it with the older one what speaks with DuckDB.
+# With the newest DuckDB everything, by two processes; beside it with the older one what speaks with
+# DuckDB.
 test: $(STAMP) $(DUCKDB15)
 	PYTHONPATH=$(DUCKDB15) $(PY) -m pytest -q -p no:cacheprovider tests/store tests/query \
 		tests/serve/test_guard.py tests/serve/test_psycopg.py > build/duckdb-1.5.5.log 2>&1 & \
-	older=$$!; $(PY) -m pytest -q; newest=$$?; wait $$older; older=$$?; \
+	older=$$!; $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; newest=$$?; wait $$older; older=$$?; \
 	echo "with DuckDB 1.5.5:"; cat build/duckdb-1.5.5.log; exit $$((newest || older))
 
 lint: $(STAMP)

@@ -296,7 +296,7 @@ def test_overlay_needs_no_privileges(sandbox) -> None:
     """In a fork, because a process cannot take its privileges back."""
     sandbox.write("data.txt", "mine\n")
     sandbox.root.chmod(0o777)
-    for folder in (sandbox.root, *sandbox.root.parents[:3]):
+    for folder in (sandbox.root, *sandbox.root.parents[:4]):
         folder.chmod(folder.stat().st_mode | 0o011)
     outer = sandbox.root.parent / "outer"
     own = outer / "own"
