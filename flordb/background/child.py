@@ -1,12 +1,13 @@
 """The process of its own, from inside: a fresh interpreter that makes calls until its parent ends.
 
 It ends when nothing more can come from its parent, however that ended: then it makes the calls that
-had been sent, closes its objects, and is gone after a bounded time. Signals from the terminal are
-not for it.
+had been sent, for a while, closes its objects, and is gone after as long again. Signals from the
+terminal are not for it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -29,6 +30,11 @@ from flordb.record.passive import Passive
 
 T = TypeVar("T")
 
+_DROPPED = (
+    "that were submitted to flordb.background were left some time after the training's end and "
+    "are dropped; FLORDB_EXIT_WAIT_SECONDS sets how long to go on."
+)
+
 
 def main(calls: int, answers: int, memory: int, exit_seconds: float, start_seconds: float) -> None:
     """Make calls. Parameters: file descriptors; seconds that the parent waits at its end, and that
@@ -44,8 +50,11 @@ def main(calls: int, answers: int, memory: int, exit_seconds: float, start_secon
     received: SimpleQueue[Call | None] = SimpleQueue()
     reading = (Connection(calls, writable=False), received, end)
     threading.Thread(target=_receive, args=reading, daemon=True).start()
-    objects, mapping = Objects(), Mapping(memory)
+    objects, mapping, dropped = Objects(), Mapping(memory), 0
     while (call := received.get()) is not None:
+        if end.is_due():
+            dropped += 1
+            continue
         sender.ticket = call.ticket
         try:
             _make(call, objects, mapping)
@@ -53,6 +62,8 @@ def main(calls: int, answers: int, memory: int, exit_seconds: float, start_secon
             sender.send("failed", _traceback_of(error))
         sender.done(call.ticket)
         end.has_started()
+    if dropped:
+        print(f"flordb: {dropped} calls {_DROPPED}", file=sys.stderr)
     background.wait()  # for what calls have submitted here
     for name, failure in objects.close():
         sender.send("failed to close", (name, _traceback_of(failure)))
@@ -127,27 +138,33 @@ class _Logging(Passive):
 
 
 class _End:
-    """The time that is left once the parent has ended; the kernel keeps it, whatever hangs."""
+    """The time that is left once the parent has ended: to make calls, and as long again to close
+    objects. The kernel keeps it, whatever hangs."""
 
     def __init__(self, exit_seconds: float, start_seconds: float) -> None:
-        self._exit_seconds = exit_seconds
+        # No time at all would be none that is ever over.
+        self._exit_seconds = min(max(exit_seconds, 1), 1_000_000)
         self._start_seconds = start_seconds
         self._started = self._alone = False
+        self._due = math.inf
 
     def has_started(self) -> None:
         if not self._started:
             self._started = True
             if self._alone:
-                _ends_in(self._exit_seconds)
+                self._is_in(self._exit_seconds)
 
     def is_alone(self) -> None:
         self._alone = True
-        _ends_in(self._exit_seconds + (0 if self._started else self._start_seconds))
+        self._is_in(self._exit_seconds + (0 if self._started else self._start_seconds))
 
+    def is_due(self) -> bool:
+        """Whether there is no time left for calls."""
+        return time.monotonic() > self._due
 
-def _ends_in(seconds: float) -> None:
-    # No time at all would be none that is ever over.
-    signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1), 1_000_000))
+    def _is_in(self, seconds: float) -> None:
+        self._due = time.monotonic() + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds + self._exit_seconds)
 
 
 def _receive(connection: Connection, received: SimpleQueue[Any], end: _End) -> None:

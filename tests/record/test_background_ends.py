@@ -120,6 +120,18 @@ def test_the_end_waits_for_the_process_but_not_for_ever(sandbox) -> None:
     assert written(sandbox.root) == []  # it was ended
 
 
+def test_a_killed_training_leaves_work_for_a_while_and_what_was_done_is_written(sandbox) -> None:
+    slow = "log.flush()\nfor number in range(1000, 2000):\n    log.write(number, 0.01)\n"
+    sandbox.write(
+        "train.py", LOGGER + MANY + slow + "time.sleep(0.2)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = sandbox.run("train.py", check=False, FLORDB_EXIT_WAIT_SECONDS="1")
+    found = written(sandbox.root)
+    assert 1000 < len(found) < 2000
+    assert found == list(range(len(found)))
+    assert f"flordb: {2000 - len(found)} calls that were submitted" in done.stderr
+
+
 def test_a_slow_close_is_waited_for_but_not_for_ever(sandbox) -> None:
     slow = "    def close(self):\n        time.sleep(600)\n"
     text = LOGGER.replace("    def close(self):\n        self.file.close()\n", slow)
