@@ -266,21 +266,21 @@ class Process:
 
     def _ended(self) -> None:
         code = self._child.wait()
-        with self._changed:
-            self.over = True
-            left = len(self._open)
-            self._open.clear()
-            self._ring.close()
-            self._changed.notify_all()
-        self._answers.close()
-        self._stop_sending()
+        self.over = True
         if not self._closing:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
             why = " (for want of memory?)" if -code == signal.SIGKILL else ""
             warn_in_training(
                 f"the process of flordb.background ({self._child.pid}) {how}{why}. Training goes "
-                f"on; {left} calls that were submitted to it, and those to come, are dropped."
+                f"on; {len(self._open)} calls that were submitted to it, and those to come, are "
+                "dropped."
             )
+        with self._changed:
+            self._open.clear()
+            self._ring.close()
+            self._changed.notify_all()
+        self._answers.close()
+        self._stop_sending()
 
     # The end.
 
