@@ -142,7 +142,7 @@ class _Unpickler(pickle.Unpickler):
         self._memory = memory
         self._start = start
         self._objects = objects
-        self._known: dict[int, Any] = {}
+        self._known: dict[Any, Any] = {}
 
     def persistent_load(self, pid: Any) -> Any:
         kind, number, *rest = pid
@@ -150,12 +150,10 @@ class _Unpickler(pickle.Unpickler):
             return self._objects[number]
         if kind == "method":
             return getattr(self._objects[number], *rest)
-        # Those without bytes share their place with what comes next.
-        found = self._known.get(number) if 0 not in rest[1] else None
-        if found is None:
+        if pid not in self._known:
             make = _tensor if kind == "tensor" else _array
-            found = self._known[number] = make(self._memory, self._start + number, *rest)
-        return found
+            self._known[pid] = make(self._memory, self._start + number, *rest)
+        return self._known[pid]
 
 
 def _tensor(memory: Any, at: int, dtype: Any, shape: Any, stride: Any) -> Any:

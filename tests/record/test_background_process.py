@@ -176,6 +176,14 @@ def test_arrays_and_tensors_of_all_kinds_arrive_as_they_are(tmp_path: Path) -> N
     assert not any(v.requires_grad for v in got if isinstance(v, torch.Tensor))
 
 
+def test_an_empty_tensor_and_the_next_one_are_two(tmp_path: Path) -> None:
+    kept, seen = kept_in(tmp_path)
+    kept.see([torch.empty(0), torch.ones(1), numpy.empty(0), numpy.ones(1)])
+    ((none, one, nothing, single),) = seen()
+    assert none.shape == nothing.shape == (0,)
+    assert one.tolist() == single.tolist() == [1]
+
+
 def test_a_tensor_that_comes_twice_in_a_call_is_one_there_too(tmp_path: Path) -> None:
     kept, seen = kept_in(tmp_path)
     tied = torch.randn(5)
