@@ -35,7 +35,7 @@ from typing import Any
 ROUNDS = 3
 EPOCHS, STEPS, A_STEP = 1, 48, 8
 KINDS = ("none", "plain", "thread", "process", "fork")
-DISTURBED, PATIENCE_SECONDS = 0.1, 170
+DISTURBED, SECONDS = 0.1, 220
 CALLS = 10_000
 
 
@@ -234,7 +234,13 @@ def _run(kind: str, folder: str) -> tuple[list[float], float]:
 
 def main() -> None:
     """Run the rounds and print the table."""
-    began = time.monotonic()
+    began, left = time.monotonic(), ROUNDS * len(KINDS)
+
+    def has_time(left: int, made: int) -> bool:
+        """Whether one run can be repeated, and those that are left be made."""
+        passed = time.monotonic() - began
+        return passed + (left + 1) * passed / (made + 1) < SECONDS
+
     found: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     loops: list[tuple[float, float]] = []
     disturbed: list[float] = []
@@ -243,7 +249,8 @@ def main() -> None:
             loops.append((_together(1), _together(2)))
             for kind in KINDS:
                 tries = [_run(kind, folder)]
-                while tries[-1][1] > DISTURBED and time.monotonic() - began < PATIENCE_SECONDS:
+                left -= 1
+                while tries[-1][1] > DISTURBED and has_time(left, len(disturbed)):
                     tries.append(_run(kind, folder))
                 measured, others = min(tries, key=lambda tried: tried[1])
                 found[kind].append(measured)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay.support import acquire, recorded_truths, truths, with_hindsight
+from tests.replay.support import acquire, alive, recorded_truths, truths, until, with_hindsight
 
 # A logger without torch, so that its process is there at once. It writes when it is closed.
 LOGGER = """
@@ -53,10 +53,7 @@ time.sleep(0.2)  # all is sent now, and not all is made
 def written(folder: Path, name: str = "log.txt") -> list[int]:
     """What the logger wrote, once its process has gone."""
     pid = int((folder / f"{name}.pid").read_text())
-    until = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < until, "the process was left behind"
-        time.sleep(0.02)
+    until(lambda: not alive(pid))
     return list(map(int, (folder / name).read_text().split()))
 
 
