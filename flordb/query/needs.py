@@ -6,8 +6,8 @@ of that name, everywhere else after it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
@@ -33,10 +33,16 @@ class Needs:
     brief: bool = False
 
 
-def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()) -> Needs:
+def needs_of(
+    reference: Reference,
+    columns: Columns,
+    named: Collection[str] = (),
+    described: Callable[[exp.Expr], Collection[str]] = lambda relation: (),
+) -> Needs:
     """Collect and classify the names. Raises UnknownName for one that nothing could be.
 
-    ``named``: names in other statements that read what this one defines.
+    Parameters: ``named``, names in other statements that read what this one defines;
+    ``described`` tells the columns of another relation, which NATURAL JOIN compares.
     """
     scope = reference.scope
     if reference.pivot is not None:
@@ -50,7 +56,7 @@ def needs_of(reference: Reference, columns: Columns, named: Collection[str] = ()
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
     if scope is not None:
-        logged, loops = _named_by(scope, reference, columns)
+        logged, loops = _named_by(scope, reference, columns, described)
     if star:
         # Whoever reads all columns further on may name some of them there.
         wished = (columns.logged(name) for name in {*names_in(reference.tree), *named})
@@ -73,14 +79,18 @@ def _named_in(pivot: exp.Pivot, columns: Columns) -> Needs:
 
 
 def _named_by(
-    scope: exp.Expr, reference: Reference, columns: Columns
+    scope: exp.Expr,
+    reference: Reference,
+    columns: Columns,
+    described: Callable[[exp.Expr], Collection[str]],
 ) -> tuple[dict[str, None], dict[str, None]]:
     """The logged names and the loops that the statement which reads ``flor`` names itself."""
     select = scope if isinstance(scope, exp.Select) else None
     alone = select is not None and _is_alone(select)
     aliases = _aliases(select) if select is not None else set()
     shared = select is not None and _is_natural(select)
-    provided = _offered(select, reference) if select is not None and not shared else set()
+    offered = [] if select is None else list(_offered(select, reference))
+    provided = {name.lower() for other in offered for name in other.said if not shared}
     logged: dict[str, None] = {}
     loops: dict[str, None] = {}
     for name, qualified in _names(scope, reference, columns):
@@ -97,6 +107,14 @@ def _named_by(
             logged[found] = None
         elif qualified or (alone and name.lower() not in aliases):
             raise UnknownName(name, columns.all_names())
+    for other in offered if shared else ():
+        if "*" in other.columns:
+            other = replace(other, columns=tuple(described(other.relation)))
+        for name in other.said:
+            if (loop := columns.loop_of(name)) is not None:
+                loops[loop] = None
+            elif (found := columns.logged(name)) is not None:
+                logged[found] = None
     return logged, loops
 
 
@@ -196,21 +214,36 @@ def _is_natural(select: exp.Select) -> bool:
     return any(join.args.get("method") == "NATURAL" for join in select.args.get("joins") or ())
 
 
-def _offered(select: exp.Select, reference: Reference) -> set[str]:
-    """Columns that other relations of the SELECT are known to have."""
-    found: set[str] = set()
-    ctes = {cte.alias.lower(): cte.this for cte in select.root().find_all(exp.CTE)}
+@dataclass(frozen=True)
+class _Other:
+    """Another relation of a SELECT: its columns as far as its text says them, ``*`` among them
+    where there may be others. The first of them are called as ``renamed`` says."""
+
+    relation: exp.Expr
+    columns: tuple[str, ...] = ("*",)
+    renamed: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> list[str]:
+        return [*self.renamed, *self.columns[len(self.renamed) :]]
+
+
+def _offered(select: exp.Select, reference: Reference) -> Iterator[_Other]:
+    ctes = {cte.alias.lower(): cte for cte in select.root().find_all(exp.CTE)}
     from_ = select.args.get("from_")
     for part in (from_, *(select.args.get("joins") or ())):
         relation = part.this if part is not None else None
         if relation is None or relation.alias_or_name.lower() == reference.alias.lower():
             continue
-        query = relation.this if isinstance(relation, exp.Subquery) else None
-        if isinstance(relation, exp.Table) and not relation.db:
-            query = ctes.get(relation.name.lower())
-        if isinstance(query, exp.Query):
-            found |= {name.lower() for name in query.named_selects}
-    return found - {"*"}
+        renamed = tuple(relation.alias_column_names)
+        cte = None if relation.args.get("db") else ctes.get(relation.name.lower())
+        if isinstance(relation, exp.Table) and cte is not None and not renamed:
+            relation, renamed = cte.this, tuple(cte.alias_column_names)
+            yield _Other(relation, tuple(relation.named_selects), renamed)
+        elif isinstance(relation, exp.Subquery) and not renamed:
+            yield _Other(relation, tuple(relation.named_selects))
+        else:
+            yield _Other(relation)
 
 
 def _names(scope: exp.Expr, reference: Reference, columns: Columns) -> Iterator[tuple[str, bool]]:
@@ -240,9 +273,6 @@ def _names(scope: exp.Expr, reference: Reference, columns: Columns) -> Iterator[
             yield first, False  # a field of a value: params.lr
     if select is not None:
         yield from _joined_on(select, alias)
-        for name in _offered(select, reference) if _is_natural(select) else ():
-            if columns.logged(name) is not None or columns.loop_of(name) is not None:
-                yield name, True
 
 
 def _joined_on(select: exp.Select, alias: str) -> Iterator[tuple[str, bool]]:

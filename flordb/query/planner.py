@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
+from sqlglot import exp
 
 from flordb.analysis.statements import LogStatement
 from flordb.query import pivots
 from flordb.query.candidates import lacking
+from flordb.query.errors import ProgrammingError
 from flordb.query.facts import Columns, Memory, Tables, columns
 from flordb.query.limit import within_limit
 from flordb.query.needs import Needs, names_in, needs_of
@@ -59,7 +61,13 @@ def prepare(
     def text(needs: _Needs) -> str:
         return spliced(statement.text, _changes(needs, known, relation), statement.dropped)
 
-    needs = [(reference, needs_of(reference, known, named)) for reference in statement.references]
+    def described(relation: exp.Expr) -> list[str]:
+        return _described(tables, relation)
+
+    needs = [
+        (reference, needs_of(reference, known, named, described))
+        for reference in statement.references
+    ]
     if any(need.maybe for _, need in needs) and not statement.lasting:
         attempt = text(needs)
         settled = tables.once(
@@ -77,6 +85,20 @@ def prepare(
                 read = within_limit(*cut, [each.want for each in found.tried], parameters)
                 tried += [each for each in found.tried if each.want in read]
     return Prepared(text(needs), tuple(wants), tuple(tried))
+
+
+def _described(tables: Tables, relation: exp.Expr) -> list[str]:
+    """The columns of a relation. Raises ProgrammingError where they cannot be told."""
+    text = relation.sql(dialect="duckdb")
+    is_query = isinstance(relation, (exp.Select, exp.SetOperation))
+    try:
+        rows = tables.rows(f"DESCRIBE {text if is_query else f'FROM {text}'}")
+    except duckdb.Error as error:
+        raise ProgrammingError(
+            f"NATURAL JOIN: which columns flor and {text} have in common cannot be told "
+            f"({str(error).splitlines()[0]}): name them, as in JOIN … USING (lr)"
+        ) from error
+    return [row[0] for row in rows]
 
 
 _Needs = list[tuple[Reference, Needs]]

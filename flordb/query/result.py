@@ -89,7 +89,12 @@ class Result:
         return frame
 
     def _relation(self) -> Any:
-        return self._connection.from_arrow(self._table)
+        relation = self._connection.from_arrow(self._table)
+        if relation.types == self.types:
+            return relation
+        # Arrow does not tell tuples from structs, nor enumerations from texts.
+        casts = (f"c{n}::{type_} AS c{n}" for n, type_ in enumerate(self.types))
+        return relation.project(", ".join(casts))
 
 
 def _has_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:

@@ -20,6 +20,8 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
+from flordb.query.tokens import adapted
+
 RELATION = "flor"
 _TABLES = frozenset(
     {
@@ -178,13 +180,13 @@ def parse(sql: str) -> Statement:
     # Blanks instead of EXPLAIN or PREPARE keep the positions.
     text = " " * head.end() + sql[head.end() :] if head else sql
     try:
-        parsed = _DUCKDB.parser().parse(_adapted(_DUCKDB.tokenize(text)), text)
+        parsed = _DUCKDB.parser().parse(adapted(_DUCKDB.tokenize(text)), text)
         trees = [tree for tree in parsed if tree is not None]
     except SqlglotError:
         return Statement(sql, None, explain=explain)
     if len(trees) != 1 or isinstance(trees[0], exp.Command):
         return Statement(sql, None, explain=explain)
-    tree = trees[0]
+    tree = _with_columns(trees[0])
     references = tuple(_references(tree))
     defines = _defined(tree)
     probe = (head is not None and not explain) or _is_probe(tree) or defines is not None
@@ -243,27 +245,35 @@ def _defined(tree: exp.Expr) -> str | None:
     return made.name.lower() if isinstance(made, exp.Expr) else None
 
 
-def _adapted(tokens: list[Token]) -> list[Token]:
-    """The tokens as sqlglot is to read them.
+_VALUES = (exp.Func, exp.Binary, exp.Unary, exp.Bracket, exp.Between, exp.In, exp.Case, exp.If)
 
-    Each ``?`` is ``$1``, ``$2``, …: a tree is not in the order of the text. ``reduce``, which
-    sqlglot takes for another database's, has its other name.
-    """
-    found: list[Token] = []
-    number = 0
-    for token in tokens:
-        if token.token_type == TokenType.VAR and token.text.lower() == "reduce":
-            place = (token.line, token.col, token.start, token.end)
-            found.append(Token(TokenType.VAR, "list_reduce", *place, token.comments))
+
+def _with_columns(tree: exp.Expr) -> exp.Expr:
+    """The tree with a column where sqlglot leaves names as they are: in ``f.loss.round(2)``, and in
+    ``[loss, acc].list_max()``."""
+    for dot in list(tree.find_all(exp.Dot)):
+        for name in list(dot.this.find_all(exp.Identifier)):
+            if isinstance(name.parent, _VALUES) and not _names_a_field(name):
+                name.replace(exp.Column(this=name.copy()))
+        if not isinstance(dot.this, exp.Identifier):
             continue
-        if token.token_type != TokenType.PLACEHOLDER or token.text != "?":
-            found.append(token)
-            continue
-        number += 1
-        place = (token.line, token.col, token.start, token.end)
-        found.append(Token(TokenType.PARAMETER, "$", *place, []))
-        found.append(Token(TokenType.NUMBER, str(number), *place, []))
-    return found
+        top, names = dot, [dot.this]
+        while isinstance(top.expression, exp.Identifier) and isinstance(top.parent, exp.Dot):
+            names.append(top.expression)
+            top = top.parent
+        parts = zip(("this", "table", "db", "catalog"), reversed(names[:4]), strict=False)
+        value: exp.Expr = exp.Column(**dict(parts))
+        for field in names[4:]:
+            value = exp.Dot(this=value, expression=field)
+        top.set("this", value)
+    return tree
+
+
+def _names_a_field(name: exp.Expr) -> bool:
+    if name.arg_key not in ("this", "expression", "expressions"):
+        return True
+    is_key = isinstance(name.parent, exp.PropertyEQ) and name.arg_key == "this"
+    return is_key or isinstance(name.parent, exp.Dot)
 
 
 def _references(tree: exp.Expr) -> Iterator[Reference]:

@@ -84,3 +84,9 @@ def test_the_text_reaches_duckdb_byte_for_byte(
         for text in texts:
             ours.execute(text)
     assert seen == texts
+
+
+def test_dataframes_have_the_types_that_duckdb_gives_them(ours: Connection) -> None:
+    sql = "SELECT 'x'::ENUM ('x', 'y') AS e, (1, 'a') AS t, [1, 2] AS l, 1::HUGEINT AS h, 'z' AS s"
+    with duckdb.connect() as plain, ours:
+        pd.testing.assert_frame_equal(ours.execute(sql).df(), plain.execute(sql).df())

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 import flordb
 from flordb.query.connection import Connection
-from flordb.query.errors import UnknownName
+from flordb.query.errors import ProgrammingError, UnknownName
 from flordb.query.statement import parse
 from tests.store.runfiles import Node, ended, header, lines_of, project, write
 
@@ -179,6 +180,14 @@ def test_unknown_names_are_told_with_the_nearest(db: Connection, sql: str, near:
     assert str(caught.value).startswith('Binder Error: Referenced column "')
     assert "Candidate bindings: " in str(caught.value)
     assert near in caught.value.candidates
+
+
+def test_natural_join_with_columns_that_cannot_be_told_is_refused(db: Connection) -> None:
+    frame = pandas.DataFrame({"lr": [1], "epoch": [0]})
+    assert len(frame)
+    with pytest.raises(ProgrammingError, match=r"in common cannot be told .*USING"):
+        db.execute("SELECT acc FROM flor NATURAL JOIN frame")
+    assert db.execute("SELECT acc FROM flor JOIN frame USING (lr, epoch)").fetchall() == [(1.0,)]
 
 
 def untouched() -> list[str]:
