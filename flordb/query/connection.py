@@ -219,6 +219,11 @@ class Connection(Cursor):
             return self._query(f"SELECT ? AS {name}", [value], None)
         chosen = with_options(self.settings, *options)
         parsed = _statement.parse(sql)
+        if parsed.hides:
+            raise errors.ProgrammingError(
+                "`flor` is the project's history in this connection: give what you make another "
+                "name, or another schema"
+            )
         reading = self._with_views(parsed)
         if parsed.explain and any(each.references for each in reading):
             with self._lock:

@@ -93,7 +93,8 @@ class Result:
         if relation.types == self.types:
             return relation
         # Arrow does not tell tuples from structs, nor enumerations from texts.
-        casts = (f"c{n}::{type_} AS c{n}" for n, type_ in enumerate(self.types))
+        pairs = enumerate(zip(self.types, relation.types, strict=True))
+        casts = (f"c{n}" if own == has else f"c{n}::{own} AS c{n}" for n, (own, has) in pairs)
         return relation.project(", ".join(casts))
 
 

@@ -83,7 +83,8 @@ class Statement:
     """A parsed SQL statement. ``probe``: it only asks for the columns, so nothing is acquired.
 
     ``explain``: the tree is that of the statement that is to be explained. ``defines``: the view or
-    macro that it makes, in small letters; ``prepares``: the statement that it prepares.
+    macro that it makes, in small letters; ``prepares``: the statement that it prepares. ``hides``:
+    what it makes would be called ``flor``.
     ``lasting``: its text is kept for later. ``dropped``: the places of ``main.`` in
     ``main.flor.loss``, which what stands for ``flor`` does not have.
     """
@@ -97,6 +98,7 @@ class Statement:
     lasting: bool = False
     dropped: tuple[tuple[int, int], ...] = ()
     prepares: str | None = None
+    hides: bool = False
 
 
 def tokens_of(sql: str) -> list[Token] | None:
@@ -193,7 +195,10 @@ def parse(sql: str) -> Statement:
     dropped = tuple(_schemas(tree)) if references else ()
     prepares = _plain(head["prepared"]) if head is not None and head["prepared"] else None
     lasting = defines is not None or prepares is not None
-    return Statement(sql, tree, references, explain, probe, defines, lasting, dropped, prepares)
+    hides = isinstance(tree, exp.Create) and _is_called_flor(tree.this)
+    return Statement(
+        *(sql, tree, references, explain, probe, defines, lasting, dropped, prepares, hides)
+    )
 
 
 def _plain(name: str) -> str:
@@ -233,6 +238,15 @@ def executed(sql: str) -> tuple[str, list[Any] | dict[str, Any] | None] | None:
         else:
             given.append(value)
     return _plain(found["name"]), named or given
+
+
+def _is_called_flor(made: exp.Expr) -> bool:
+    if isinstance(made, exp.Schema):  # CREATE TABLE flor (…)
+        made = made.this
+    if not isinstance(made, exp.Table) or made.name.lower() != RELATION:
+        return False
+    places = ("", "main", "memory", "temp")
+    return made.db.lower() in places and made.catalog.lower() in places
 
 
 def _defined(tree: exp.Expr) -> str | None:

@@ -4,7 +4,7 @@ if that changes nothing of which columns a statement reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from sqlglot.tokenizer_core import Token, TokenType
@@ -22,19 +22,34 @@ def adapted(tokens: Sequence[Token]) -> list[Token]:
     return list(_renamed(_without_order(_in_parentheses(_without_defaults(tokens)))))
 
 
-def _renamed(tokens: Iterable[Token]) -> Iterator[Token]:
+def _renamed(tokens: Sequence[Token]) -> Iterator[Token]:
     """Each ``?`` is ``$1``, ``$2``, …: a tree is not in the order of the text. ``reduce``, which
-    sqlglot takes for another database's, has its other name."""
+    sqlglot takes for another database's, has its other name; SHOW is DESCRIBE; BY POSITION, which
+    INSERT does in any case, is left out."""
     number = 0
-    for token in tokens:
+    words = [token.text.lower() for token in tokens]
+    for index, token in enumerate(tokens):
         place = (token.line, token.col, token.start, token.end)
-        if token.token_type == TokenType.VAR and token.text.lower() == "reduce":
+        following = words[index + 1] if index + 1 < len(words) else ""
+        is_word = token.token_type == TokenType.VAR
+        if is_word and words[index] == "reduce":
             yield Token(TokenType.VAR, "list_reduce", *place, token.comments)
+        elif index == 0 and words[0] == "show" and words[1:] in (["flor"], ["flor", ";"]):
+            yield Token(TokenType.DESCRIBE, "DESCRIBE", *place, token.comments)
         elif token.token_type == TokenType.PLACEHOLDER and token.text == "?":
-            number += 1
             yield Token(TokenType.PARAMETER, "$", *place, [])
-            yield Token(TokenType.NUMBER, str(number), *place, [])
-        else:
+            if not (following.isdigit() and tokens[index + 1].start == token.end + 1):
+                number += 1
+                yield Token(TokenType.NUMBER, str(number), *place, [])
+        elif (
+            words[0] != "insert"
+            or not is_word
+            or "by position"
+            not in (
+                f"{words[index]} {following}",
+                f"{words[index - 1]} {words[index]}",
+            )
+        ):
             yield token
 
 

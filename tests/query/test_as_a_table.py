@@ -69,4 +69,4 @@ def test_answers_are_those_over_a_table(connection: Connection, names: str, sql:
 
 def test_a_statement_that_cannot_be_read_says_what_flor_is_in_it(connection: Connection) -> None:
     with pytest.warns(FlorWarning, match="cannot read this statement"):
-        connection.execute("PIVOT flor ON opt USING max(lr) GROUP BY filename LIMIT 3")
+        connection.execute("SELECT (3!) + lr FROM flor")

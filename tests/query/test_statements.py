@@ -107,12 +107,23 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
             "FROM above(1)",
             [(2,)],
         ),
+        (
+            "CREATE OR REPLACE TABLE put (a INT); INSERT INTO put BY POSITION SELECT lr FROM flor; "
+            "SELECT max(a) FROM put",
+            [(2,)],
+        ),
+        ("SELECT lr AS position FROM flor GROUP BY position ORDER BY position", [(1,), (2,)]),
         ("SELECT 1; -- flor", [(1,)]),
         ("SELECT 'it''s; flor' AS x; SELECT ';' || lr FROM flor WHERE lr = 1;", [(";1",)]),
     ],
 )
 def test_answers(db: Connection, sql: str, rows: list[Any]) -> None:
     assert db.execute(sql).fetchall() == rows
+
+
+def test_numbered_parameters_are_given_by_their_numbers(db: Connection) -> None:
+    sql = "SELECT lr, ?2, ?1 FROM flor WHERE lr = ?1"
+    assert db.execute(sql, [1, "x"]).fetchall() == [(1, "x", 1)]
 
 
 def test_explain_analyze_does_once_what_it_explains(db: Connection) -> None:
@@ -151,7 +162,9 @@ def test_columns(db: Connection, sql: str, columns: list[str]) -> None:
     assert [column[0] for column in db.execute(sql).description or ()] == columns
 
 
-@pytest.mark.parametrize("sql", ["DESCRIBE flor", "DESCRIBE FROM flor", "SUMMARIZE flor"])
+@pytest.mark.parametrize(
+    "sql", ["DESCRIBE flor", "DESCRIBE FROM flor", "SHOW flor", "SUMMARIZE flor"]
+)
 def test_descriptions_list_all_columns(db: Connection, sql: str) -> None:
     assert [row[0] for row in db.execute(sql).fetchall()] == ALL
 
@@ -188,6 +201,24 @@ def test_natural_join_with_columns_that_cannot_be_told_is_refused(db: Connection
     with pytest.raises(ProgrammingError, match=r"in common cannot be told .*USING"):
         db.execute("SELECT acc FROM flor NATURAL JOIN frame")
     assert db.execute("SELECT acc FROM flor JOIN frame USING (lr, epoch)").fetchall() == [(1.0,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE flor AS SELECT 1 AS lr",
+        "CREATE TABLE IF NOT EXISTS main.Flor (lr INTEGER)",
+        "CREATE TEMP VIEW flor AS SELECT 1 AS lr",
+        "CREATE OR REPLACE VIEW flor AS SELECT lr FROM runs",
+    ],
+)
+def test_nothing_takes_the_name_of_the_history(db: Connection, sql: str) -> None:
+    with pytest.raises(ProgrammingError, match="another name, or another schema"):
+        db.execute(sql)
+    db.execute("CREATE SCHEMA IF NOT EXISTS mine")
+    db.execute("CREATE OR REPLACE TABLE mine.flor AS SELECT 7 AS lr")
+    assert db.execute("SELECT lr FROM mine.flor").fetchall() == [(7,)]
+    assert db.execute("SELECT max(lr) FROM flor").fetchall() == [(2,)]
 
 
 def untouched() -> list[str]:
