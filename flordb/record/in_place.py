@@ -9,34 +9,37 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from flordb.record.present import is_plain_memory
+
 
 def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
+    """Parameters: ``state``, whose data are None where the tensor has them."""
     torch = sys.modules["torch"]
     data, grad = state["data"], state["grad"]
-    if live.grad_fn is not None or not live.is_leaf:
+    if not is_changeable(live):
         return tensor_anew(state)
-    same = live.shape == data.shape and live.dtype == data.dtype
     with torch.no_grad():
-        if same and _is_plain_memory(torch, live) and live.stride() == data.stride():
-            # torch would copy with all its threads, which wait for each other on a busy machine.
-            ctypes.memmove(live.data_ptr(), data.data_ptr(), live.nbytes)
-        elif same and not _overlaps(live):
-            live.data.copy_(data)
-        else:
-            live.data = data.to(live.device)
+        if data is not None:
+            _copy_into(live, data)
         live.requires_grad_(state["requires_grad"])
         live.grad = None if grad is None else grad.to(live.device)
     return live
 
 
-def _is_plain_memory(torch: Any, value: Any) -> bool:
-    """Whether a tensor's elements are one range of main memory, as they are."""
-    if not value.is_cpu or value.is_conj() or value.is_neg():
-        return False
-    in_order: bool = value.is_contiguous()
-    if not in_order and value.dim() == 4:
-        in_order = value.is_contiguous(memory_format=torch.channels_last)
-    return in_order
+def is_changeable(live: Any) -> bool:
+    """Whether a tensor can be changed in place: it is not what a graph has computed."""
+    return live.grad_fn is None and bool(live.is_leaf)
+
+
+def _copy_into(live: Any, data: Any) -> None:
+    same = live.shape == data.shape and live.dtype == data.dtype
+    if same and is_plain_memory(live) and live.stride() == data.stride():
+        # torch would copy with all its threads, which wait for each other on a busy machine.
+        ctypes.memmove(live.data_ptr(), data.data_ptr(), live.nbytes)
+    elif same and not _overlaps(live):
+        live.data.copy_(data)
+    else:
+        live.data = data.to(live.device)
 
 
 def _overlaps(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import sys
 from typing import Any
 
 from flordb.store.objects import ObjectStore
@@ -58,7 +59,7 @@ class MappedBlocks:
         return numpy.ndarray(reference.shape, dtype, data, reference.offset, reference.strides)
 
     def _tensor(self, reference: TensorRef) -> Any:
-        torch = importlib.import_module("torch")
+        torch = sys.modules.get("torch") or importlib.import_module("torch")
         dtype = getattr(torch, reference.dtype)
         if reference.block < 0:
             return torch.empty(reference.shape, dtype=dtype, device=reference.device)
@@ -72,7 +73,9 @@ class MappedBlocks:
     def _on_device(self, torch: Any, number: int, device: str) -> Any:
         if (number, device) not in self._bytes:
             data = torch.frombuffer(self._memory(number), dtype=torch.uint8)
-            self._bytes[number, device] = data.to(_available(torch, device))
+            if device != "cpu":
+                data = data.to(_available(torch, device))
+            self._bytes[number, device] = data
         return self._bytes[number, device]
 
 

@@ -22,6 +22,7 @@ from flordb.record.frames import bind
 from flordb.record.in_place import (
     attributes_in_place,
     generator_anew,
+    is_changeable,
     module_in_place,
     object_in_place,
     optimizer_in_place,
@@ -30,6 +31,7 @@ from flordb.record.in_place import (
     tensor_in_place,
 )
 from flordb.record.mapped import MappedBlocks
+from flordb.record.present import Present
 from flordb.record.reach import Path, resolve, spell, take
 from flordb.store.objects import ObjectStore
 from flordb.store.snapshots import Manifest
@@ -40,14 +42,15 @@ def restore(
     objects: ObjectStore,
     frame: FrameType | None,
     checkpoint: Mapping[str, Any],
+    present: Present | None = None,
 ) -> dict[str, str]:
     """Put a snapshot's state into the running program.
 
     Parameters: ``frame``, the frame whose variables are bound; ``checkpoint``, live objects by the
-    names given to ``flor.checkpointing``. Returns what could not be restored, with reasons.
-    Raises SnapshotError where the snapshot itself cannot be read.
+    names given to ``flor.checkpointing``; ``present``, what was restored before. Returns what could
+    not be restored, with reasons. Raises SnapshotError where the snapshot itself cannot be read.
     """
-    return _Restore(manifest, objects, frame, checkpoint).run()
+    return _Restore(manifest, objects, frame, checkpoint, present or Present()).run()
 
 
 def generators_of(manifest: Manifest, objects: ObjectStore) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def load_objects(
     manifest: Manifest, objects: ObjectStore, wanted: Mapping[str, Any]
 ) -> dict[str, str]:
     """Put the states of the ``checkpointing`` objects with these names into live objects."""
-    work = _Restore(manifest, objects, None, wanted)
+    work = _Restore(manifest, objects, None, wanted, Present())
     for number, (_, path, _, _) in enumerate(work.anchors):
         if path[0][0] == "checkpoint" and path[0][1] in wanted:
             work.anchor(number)
@@ -74,7 +77,10 @@ class _Restore:
         objects: ObjectStore,
         frame: FrameType | None,
         checkpoint: Mapping[str, Any],
+        present: Present,
     ) -> None:
+        self.manifest = manifest
+        self.present = present
         self.blocks = MappedBlocks(manifest, objects)
         self.frame = frame
         self.checkpoint = checkpoint
@@ -126,18 +132,23 @@ class _Restore:
             return self.container(number, live, data)
         if live is not None:
             self.done[number] = live
-            state = self.load(data)
+            if kind == "array" and self.present.holds(live, self.manifest, _number(data), False):
+                return live
+            state = self.load(data, live)
             replaced = self.in_place(kind, live, state)
             if replaced is not live:
                 self.done[number] = replaced
             return replaced
         return self.anew(number, kind, path, data)
 
-    def load(self, data: Any) -> Any:
+    def load(self, data: Any, live: Any = None) -> Any:
         if type(data) is tuple:
             number, grad, requires_grad, parameter = data
+            is_there = is_changeable(live) if live is not None else False
+            if is_there:
+                is_there = self.present.holds(live, self.manifest, number, requires_grad)
             return {
-                "data": self.raw(number),
+                "data": None if is_there else self.raw(number),
                 "grad": None if grad is None else self.raw(grad),
                 "requires_grad": requires_grad,
                 "parameter": parameter,
@@ -258,6 +269,17 @@ class _Restore:
         torch = sys.modules["torch"]
         typed = getattr(torch, dtype)
         return torch.storage.TypedStorage(wrap_storage=untyped, dtype=typed, _internal=True)
+
+
+def _number(data: bytes) -> int:
+    """The number of the array that a state consists of."""
+    number: int = _NumberOnly(io.BytesIO(data)).load()
+    return number
+
+
+class _NumberOnly(pickle.Unpickler):
+    def persistent_load(self, pid: Any) -> Any:
+        return pid[1]
 
 
 def _empty(data: bytes) -> Any:

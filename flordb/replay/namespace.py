@@ -112,7 +112,9 @@ def _overlay(target: str, lower: Iterable[str], upper: str, work: str) -> None:
     paths = [*lower, upper, work]
     held = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]
     names = [f"/proc/self/fd/{number}" for number in held]
-    options = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]},userxattr"
+    options = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
+    # Nothing in it outlives the replay, so nothing need be on the disk (volatile).
+    options += ",userxattr,volatile"
     try:
         _mount("overlay", target, "overlay", 0, options)
     finally:

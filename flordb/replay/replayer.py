@@ -19,6 +19,7 @@ from flordb.record import rng
 from flordb.record.context import SCALARS, START, Context, end_of, enter_of, exit_of, root
 from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable, range_of
+from flordb.record.present import Present
 from flordb.record.restore import generators_of, restore
 from flordb.replay.output import Output, Write
 from flordb.replay.recorded import Recorded, TopLoop
@@ -63,6 +64,7 @@ class Replayer:
         self._args: dict[str, int] = {}
         self._snapshots = SnapshotStore(_path(job.snapshots))
         self._objects = ObjectStore(_path(job.objects), renews=False)
+        self._present = Present()
         self._boundaries = self._snapshots.boundaries()
         self._route = Route(job.steps, record, self._boundaries)
         self._observing = False
@@ -341,7 +343,7 @@ class Replayer:
         began = time.perf_counter()
         try:
             manifest = self._snapshots.load(boundary)
-            failed = restore(manifest, self._objects, frame, self._checkpoint)
+            failed = restore(manifest, self._objects, frame, self._checkpoint, self._present)
         except SnapshotError as error:
             raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
         seconds = time.perf_counter() - began
