@@ -1,12 +1,15 @@
 """What replays cost: equality with the truth, scans against their floor, estimates, growth.
 
-    python bench/replay.py [equality] [scans] [versions] [growth]
+    python bench/replay.py [equality] [scans] [versions] [growth] [restores]
 
 ``equality``: the adversary of ``tests/replay`` (workloads trained with their statements from
 scratch). ``scans``: each scan of one torch training, in a warm server, beside its floor: the
 script's own set-up, the loading of snapshots and the code that is wanted, by the replay's own
 clocks; and the estimate beside the time. ``versions``: many runs at once, and how the time grows.
-``growth``: recording and querying in a project with few runs and with many.
+``growth``: recording and querying in a project with few runs and with many. ``restores``: what the
+loading of snapshots takes in replays of some of `bench/trainings.py`, by the workers' own clocks,
+beside the machine's limit: reading the bytes that have changed, which are in the page cache, into
+memory that was used before, and hashing them.
 """
 
 from __future__ import annotations
@@ -21,14 +24,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import flordb
 from flordb.query.connection import Connection
-from flordb.replay import afterwards
+from flordb.replay import afterwards, learnt
 from flordb.replay.execute import execute
-from flordb.replay.plan import Plan
+from flordb.replay.plan import Plan, make_plan
+from flordb.settings import load
+from flordb.store.objects import ObjectStore, digest
+from flordb.store.project import Project
+from flordb.store.snapshots import SnapshotStore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+if TYPE_CHECKING:
+    from bench.estimates import Scan
 
 SCRIPT = """
 import flordb as flor
@@ -83,20 +94,9 @@ def measure(connection: Connection, query: str) -> Measured:
     took: list[dict[str, float]] = []
     asked = time.perf_counter()
     plan: Plan = connection.plan(query)
-    from flordb.replay import learnt
-
-    original = learnt.Learnt.worked
-
-    def worked(self, *given):  # type: ignore[no-untyped-def]
-        took.append(given[-1])
-        original(self, *given)
-
-    learnt.Learnt.worked = worked  # type: ignore[method-assign]
     began = time.perf_counter()
-    try:
+    with _noted(took):
         report = execute(connection.project, plan, connection.settings)
-    finally:
-        learnt.Learnt.worked = original  # type: ignore[method-assign]
     seconds = time.perf_counter() - began
     assert not report.failures, report.failures
     rows = connection.execute(query).fetchall()
@@ -270,9 +270,95 @@ def equality() -> None:
     print(", ".join(f"{scans.count(scan)} by {scan}" for scan in sorted(set(scans))))
 
 
+RESTORED = ("small_cnn", "loader", "adversarial_fine_tune", "transformer")
+
+
+def restores(rounds: int = 3) -> None:
+    """Suffix and validation scans by one worker, by turns with the machine's limit."""
+    from bench import estimates, trainings
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"FLORDB_WORKERS": "1", "XDG_CACHE_HOME": f"{folder}/cache"}
+        root = Path(folder) / "project"
+        workloads = {name: trainings.texts()[name] for name in RESTORED}
+        estimates.record(root, workloads)
+        project = Project(root, has_git=True)
+        for scan in estimates.scans(project, workloads):
+            if scan.kind in ("suffix", "validation"):
+                _restores_of(project, scan, rounds)
+
+
+def _restores_of(project: Project, scan: Scan, rounds: int) -> None:
+    snapshots = SnapshotStore(project.snapshots / scan.want.file.partition(".jsonl")[0])
+    inside = sorted(name for name in snapshots.boundaries() if name.endswith("/step@exit"))
+    loaded = ["epoch@enter", *inside] if scan.kind == "validation" else ["epoch@exit"]
+    times, limits = [], []
+    for _ in range(rounds):
+        took: list[dict[str, float]] = []
+        with _noted(took):
+            plan = make_plan(project, [scan.want], load(project.root))
+            report = execute(project, plan, load(project.root))
+        assert not report.failures, report.failures
+        afterwards.wait()
+        times.append(took[0]["restored"] / took[0]["restores"])
+        seconds, changed = _limit(project, snapshots, loaded)
+        limits.append(seconds / len(loaded))
+    blocks = snapshots.load(loaded[-1]).blocks
+    whole, new = sum(block.size for block in blocks) / 1e6, changed / len(loaded) / 1e6
+    time_, limit = statistics.median(times), statistics.median(limits)
+    print(
+        f"{scan.workload:22} {scan.kind:10} {took[0]['restores']:3.0f} snapshots of "
+        f"{whole:5.1f} MB, {new:5.1f} MB changed: {1000 * time_:6.1f} ms each "
+        f"({1000 * min(times):.1f} to {1000 * max(times):.1f}), "
+        f"limit {1000 * limit:6.1f} ms, {time_ / limit:.1f} x",
+        flush=True,
+    )
+
+
+def _limit(project: Project, snapshots: SnapshotStore, loaded: list[str]) -> tuple[float, int]:
+    """Seconds, and bytes, to read and hash what each snapshot has and the one before has not."""
+    last: set[str] = set()
+    seconds, size = 0.0, 0
+    for boundary in loaded:
+        names = snapshots.load(boundary).objects
+        for name in names - last:
+            data = ObjectStore(project.objects).path(name).read_bytes()
+            memory = bytearray(data)
+            with open(ObjectStore(project.objects).path(name), "rb", buffering=0) as file:
+                began = time.perf_counter()
+                file.readinto(memory)
+                digest(memory)
+                seconds += time.perf_counter() - began
+            size += len(data)
+        last = names
+    return seconds, size
+
+
+@contextmanager
+def _noted(took: list[dict[str, float]]) -> Iterator[None]:
+    """Notes what the workers say that they took."""
+    original = learnt.Learnt.worked
+
+    def worked(self, *given):  # type: ignore[no-untyped-def]
+        took.append(given[-1])
+        original(self, *given)
+
+    learnt.Learnt.worked = worked  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        learnt.Learnt.worked = original  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Run the parts that are named, or all."""
-    parts = {"equality": equality, "scans": scans, "versions": versions, "growth": growth}
+    parts = {
+        "equality": equality,
+        "scans": scans,
+        "versions": versions,
+        "growth": growth,
+        "restores": restores,
+    }
     for name in sys.argv[1:] or parts:
         print(f"--- {name}")
         parts[name]()

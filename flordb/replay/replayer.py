@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -27,7 +27,7 @@ from flordb.replay.route import Route
 from flordb.replay.seeds import Seeds
 from flordb.replay.task import Job
 from flordb.store.objects import ObjectStore
-from flordb.store.snapshots import SnapshotStore
+from flordb.store.snapshots import Manifest, SnapshotStore
 
 T = TypeVar("T")
 
@@ -67,6 +67,8 @@ class Replayer:
         self._present = Present()
         self._boundaries = self._snapshots.boundaries()
         self._route = Route(job.steps, record, self._boundaries)
+        self._ahead = list(self._route.loads())
+        self._coming: Manifest | None = None
         self._observing = False
         self._started = False
         self._first: dict[str, Any] | None = None
@@ -108,6 +110,7 @@ class Replayer:
         Those of Python and NumPy are unknown; `_start` finds out whether it matters.
         """
         self._clock = time.perf_counter()
+        self._look_ahead()
         if START in self._boundaries:
             self._first = generators_of(self._snapshots.load(START), self._objects)
             rng.begin_as(self._first)
@@ -342,10 +345,13 @@ class Replayer:
     def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
         began = time.perf_counter()
         try:
-            manifest = self._snapshots.load(boundary)
+            manifest = self._manifest(boundary)
             failed = restore(manifest, self._objects, frame, self._checkpoint, self._present)
         except SnapshotError as error:
             raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+        if boundary in self._ahead:
+            del self._ahead[: self._ahead.index(boundary) + 1]
+            self._look_ahead()
         seconds = time.perf_counter() - began
         self._restored[0] += 1
         self._restored[1] += seconds
@@ -358,6 +364,19 @@ class Replayer:
                 f"the snapshot at {boundary} does not hold `{first}`, on which the statement "
                 f"depends: {failed[first]}"
             )
+
+    def _manifest(self, boundary: str) -> Manifest:
+        coming, self._coming = self._coming, None
+        if coming is not None and coming.boundary == boundary:
+            return coming
+        return self._snapshots.load(boundary)
+
+    def _look_ahead(self) -> None:
+        """Let the next snapshot be read from the disk while the script computes."""
+        if self._ahead:
+            with suppress(SnapshotError):  # it will be said if it is asked for
+                self._coming = self._snapshots.load(self._ahead[0])
+                self._objects.expect(self._coming.objects)
 
 
 def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flordb.record.context import Context, end_of, exit_of
+from collections.abc import Iterator
+
+from flordb.record.context import Context, end_of, enter_of, exit_of
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.task import Steps
 
@@ -67,3 +69,27 @@ class Route:
             if self.has_end(loop, start - 1):
                 return start
         return position
+
+    def loads(self) -> Iterator[str]:
+        """The boundaries whose snapshots the replay is likely to load, in order."""
+        for loop in self.record.loops.values():
+            if not self.passes(loop.name):
+                return
+            yield from filter(self.boundaries.__contains__, self._loads_of(loop))
+
+    def _loads_of(self, loop: TopLoop) -> Iterator[str]:
+        wanted, position = self.wanted(loop), 0
+        if wanted:
+            yield enter_of("", loop.name, loop.entry)
+        if self.wholly(loop):
+            return
+        for index in wanted:
+            start = self.resume_at(loop, index, position)
+            if start > position:
+                yield end_of(loop.path(start - 1))
+            for inner in loop.nested.get(index, ()):
+                if inner.name not in self.steps.run_nested:
+                    yield exit_of(loop.path(index), inner.name, inner.entry)
+            position = index + 1
+        if not wanted or not self.is_last(loop):
+            yield exit_of("", loop.name, loop.entry)

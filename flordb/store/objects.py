@@ -23,6 +23,7 @@ from flordb.store import spool
 
 _BLOCK = 4096
 _DIRECT = getattr(os, "O_DIRECT", 0)
+_AHEAD_BYTES = 1 << 20  # of more at a time, the kernel may read a part only
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
 
 
@@ -135,6 +136,18 @@ class ObjectStore:
         """Let these objects, where they are here, count as just used."""
         for name in names:
             _renewed(self.path(name))
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Let the system begin to read these objects from the disk, where they are not in memory:
+        a recording writes past the page cache."""
+        for name in set(names) - self.read:
+            with suppress(OSError, AttributeError):  # reading it will say why
+                descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    for at in range(0, os.fstat(descriptor).st_size, _AHEAD_BYTES):
+                        os.posix_fadvise(descriptor, at, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
     def _mapped(self, name: str) -> memoryview:
         self.read.add(name)
