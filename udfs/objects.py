@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from flordb.errors import FlorError
-from flordb.store import references
-from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 from flordb.udfs import Function
 
 
 def functions(project: Project) -> list[Function]:
     """The functions about ``project``; for a text that is no reference they give NULL."""
-    objects = ObjectStore(project.values)
 
+    # Imported when they are called: every connection knows these functions, and few call them.
     def shape(text: str) -> list[int] | None:
+        from flordb.store import references
+
         try:
             return list(references.parse(text).shape)
         except FlorError:
@@ -24,7 +24,10 @@ def functions(project: Project) -> list[Function]:
     def elements(text: str) -> list[float] | None:
         if shape(text) is None:
             return None
-        value: Any = references.load(text, objects)
+        from flordb.store import references
+        from flordb.store.objects import ObjectStore
+
+        value: Any = references.load(text, ObjectStore(project.values))
         if not hasattr(value, "dtype") or "complex" in str(value.dtype):
             return None
         if text.startswith("torch."):

@@ -11,6 +11,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 _OPEN = (TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE)
 _CLOSE = (TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE)
+_PARAMETERS = (TokenType.PLACEHOLDER, TokenType.QDCOLON)
 _PIVOTS = (TokenType.PIVOT, TokenType.UNPIVOT)
 _ENDS = (TokenType.ORDER_BY, TokenType.LIMIT, TokenType.OFFSET)
 _DEFAULT = (TokenType.COLON_EQ, TokenType.FARROW)
@@ -19,38 +20,41 @@ _HEAD = 12  # CREATE OR REPLACE TEMP MACRO IF NOT EXISTS schema.name (
 
 def adapted(tokens: Sequence[Token]) -> list[Token]:
     """The tokens that sqlglot is to parse; their positions stay."""
-    return list(_renamed(_without_order(_in_parentheses(_without_defaults(tokens)))))
+    for adapt in (_without_defaults, _without_position, _in_parentheses, _without_order):
+        tokens = adapt(tokens)
+    return list(_renamed(tokens))
 
 
 def _renamed(tokens: Sequence[Token]) -> Iterator[Token]:
     """Each ``?`` is ``$1``, ``$2``, …: a tree is not in the order of the text. ``reduce``, which
-    sqlglot takes for another database's, has its other name; SHOW is DESCRIBE; BY POSITION, which
-    INSERT does in any case, is left out."""
+    sqlglot takes for another database's, has its other name; SHOW is DESCRIBE."""
     number = 0
-    words = [token.text.lower() for token in tokens]
     for index, token in enumerate(tokens):
         place = (token.line, token.col, token.start, token.end)
-        following = words[index + 1] if index + 1 < len(words) else ""
-        is_word = token.token_type == TokenType.VAR
-        if is_word and words[index] == "reduce":
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
+        if token.token_type == TokenType.VAR and token.text.lower() == "reduce":
             yield Token(TokenType.VAR, "list_reduce", *place, token.comments)
-        elif index == 0 and words[0] == "show" and words[1:] in (["flor"], ["flor", ";"]):
+        elif token.token_type == TokenType.SHOW and following and following.text.lower() == "flor":
             yield Token(TokenType.DESCRIBE, "DESCRIBE", *place, token.comments)
-        elif token.token_type == TokenType.PLACEHOLDER and token.text == "?":
+        elif token.token_type in _PARAMETERS and token.text in ("?", "?::"):
             yield Token(TokenType.PARAMETER, "$", *place, [])
-            if not (following.isdigit() and tokens[index + 1].start == token.end + 1):
+            if not (following and following.text.isdigit() and following.start == token.end + 1):
                 number += 1
                 yield Token(TokenType.NUMBER, str(number), *place, [])
-        elif (
-            words[0] != "insert"
-            or not is_word
-            or "by position"
-            not in (
-                f"{words[index]} {following}",
-                f"{words[index - 1]} {words[index]}",
-            )
-        ):
+            if token.text == "?::":
+                yield Token(TokenType.DCOLON, "::", *place, [])
+        else:
             yield token
+
+
+def _without_position(tokens: Sequence[Token]) -> Sequence[Token]:
+    """Without BY POSITION in INSERT, which it does in any case."""
+    if not tokens or tokens[0].token_type != TokenType.INSERT:
+        return tokens
+    for place, pair in enumerate(pairwise(tokens)):
+        if [token.text.lower() for token in pair] == ["by", "position"]:
+            return [*tokens[:place], *tokens[place + 2 :]]
+    return tokens
 
 
 def _in_parentheses(tokens: Sequence[Token]) -> Sequence[Token]:

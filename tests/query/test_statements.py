@@ -126,6 +126,11 @@ def test_numbered_parameters_are_given_by_their_numbers(db: Connection) -> None:
     assert db.execute(sql, [1, "x"]).fetchall() == [(1, "x", 1)]
 
 
+def test_parameters_may_be_cast(db: Connection) -> None:
+    sql = "SELECT lr, ?::VARCHAR || ? FROM flor WHERE lr = ?::INTEGER"
+    assert db.execute(sql, ["a", "b", "2"]).fetchall() == [(2, "ab")]
+
+
 def test_explain_analyze_does_once_what_it_explains(db: Connection) -> None:
     db.execute("CREATE OR REPLACE TABLE counted AS SELECT 0 AS n, 1 AS rate")
     sql = "UPDATE counted SET n = n + 1 FROM (SELECT DISTINCT lr FROM flor) f WHERE f.lr = rate"
