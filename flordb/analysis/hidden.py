@@ -12,6 +12,7 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flordb.analysis.escapes import handed_methods, handed_objects
 from flordb.analysis.program import Module, Program
 from flordb.analysis.walk import Visit
 
@@ -332,19 +333,16 @@ def _of_code(program: Program, module: Module, owner: ast.expr) -> bool:
 
 
 def _handed_over(program: Program, module: Module, call: ast.Call, found: Hidden) -> None:
-    """Methods given to a library, which may call them at any time."""
-    if module.flor_call(call) or next(iter(program.called(module, call)), None) is not None:
-        return
-    for given in (*call.args, *(k.value for k in call.keywords)):
-        if isinstance(given, ast.Attribute) and isinstance(given.value, ast.Name):
-            name = given.value.id
-            if (
-                given.attr in _methods(program)
-                and not _is_code(program, module, name)
-                and name != "self"
-            ):
-                found.variables.setdefault(name, []).append(Changer(given.attr, None))
-
-
-def _methods(program: Program) -> set[str]:
-    return {name for module in program.modules.values() for name in module.methods}
+    """What is given to a library, which may call its methods at any time."""
+    for name, method in handed_methods(program, module, call):
+        if name != "self" and not _is_code(program, module, name):
+            found.variables.setdefault(name, []).append(Changer(method, None))
+    for variable, cls in handed_objects(program, module, call):
+        if variable is not None:
+            found.variables.setdefault(variable, []).append(Changer(cls.name, None))
+            continue
+        for holder in _root(call.func):
+            if not isinstance(call.func, ast.Attribute) or _is_code(program, module, holder):
+                continue  # what is made of it, if anything, is looked into
+            found.variables.setdefault(holder, []).append(Changer(cls.name, None))
+            break

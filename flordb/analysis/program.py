@@ -46,6 +46,23 @@ class Module:
         )
 
     @cached_property
+    def made_of(self) -> dict[str, set[str]]:
+        """The names of what is called to make a variable's value: classes, maybe."""
+        found: dict[str, set[str]] = {}
+        for node in ast.walk(self.tree):
+            match node:
+                case ast.Assign(targets=targets, value=ast.Call(func=function)):
+                    pass
+                case ast.AnnAssign(target=target, value=ast.Call(func=function)):
+                    targets = [target]
+                case _:
+                    continue
+            called = getattr(function, "id", getattr(function, "attr", ""))
+            for name in (t.id for t in targets if isinstance(t, ast.Name)):
+                found.setdefault(name, set()).add(called)
+        return found
+
+    @cached_property
     def functions(self) -> dict[str, list[Function]]:
         """All functions and methods by name, wherever they are defined."""
         found: dict[str, list[Function]] = {}

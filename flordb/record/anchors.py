@@ -7,13 +7,25 @@ live counterpart, and a number, by which the pickles of others refer to it.
 
 from __future__ import annotations
 
+import argparse
 import collections
+import copyreg
+import enum
+import io
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from functools import cache, partial
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 from flordb.record.reach import Path, Step
@@ -22,19 +34,28 @@ MOST_ELEMENTS = 10_000
 """Of larger containers the elements are no anchors."""
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, range, type, type(...), slice)
-_CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_METHODS = (MethodType, BuiltinFunctionType, MethodWrapperType)
 _CONTAINERS = (
     *(list, dict, set, bytearray),
     *(collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter),
 )
+_FILES = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+_RECORDS = (
+    *(argparse.Namespace, SimpleNamespace),
+    *(collections.UserDict, collections.UserList, collections.ChainMap),
+)
+"""Classes of Python's own that are no more than their attributes."""
 _SPANS = frozenset(("module", "optimizer"))
 
 
 @dataclass(slots=True)
 class Anchor:
+    """``owner``: the path of the library's object around it, whose code may look at it unseen."""
+
     kind: str
     path: Path
     value: Any
+    owner: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +90,21 @@ class Walk:
         self._in_span = False
 
     def visit(self, value: Any, path: Path) -> None:
-        waiting: list[tuple[Any, Path]] = [(value, path)]
+        waiting: list[tuple[Any, Path, Path | None]] = [(value, path, None)]
         while waiting:
-            value, path = waiting.pop()
-            if isinstance(value, (*ATOMS, *_CODE)) or id(value) in self.numbers:
+            value, path, owner = waiting.pop()
+            if isinstance(value, (*ATOMS, ModuleType, enum.Enum)) or id(value) in self.numbers:
                 continue
             kind = self.classify(value)
             if kind in _SPANS and not self._in_span:
                 self._span(value, path)
                 continue
-            if kind != "tuple":
+            if kind not in _PASSED_THROUGH:
                 self.numbers[id(value)] = len(self.anchors)
-                self.anchors.append(Anchor(kind, path, value))
-            children = [(child, (*path, *steps)) for steps, child in children_of(kind, value)]
+                self.anchors.append(Anchor(kind, path, value, owner))
+            if kind == "instance" and owner is None and not self._is_of_project(type(value)):
+                owner = path
+            children = [(c, (*path, *steps), owner) for steps, c in children_of(kind, value)]
             waiting.extend(reversed(children))
 
     def _span(self, value: Any, path: Path) -> None:
@@ -111,8 +134,8 @@ class Walk:
             return "tensor" if plain_tensor(sys.modules["torch"], value) else "object"
         if found == "array":
             return "array" if plain_array(sys.modules["numpy"], value) else "object"
-        if found == "instance" and not hasattr(value, "__dict__"):
-            return "object"
+        if found == "function" and _is_found_by_name(value):
+            return "code"
         return found
 
     def kind_of(self, kind: type) -> str:
@@ -132,14 +155,69 @@ class Walk:
             return "generator"
         if kind in _CONTAINERS:
             return "container"
-        if kind is tuple:
-            return "tuple"
+        if issubclass(kind, (tuple, partial)):
+            return "tuple" if issubclass(kind, tuple) else "partial"
+        if kind is FunctionType:
+            return "function"
+        if kind in _METHODS:
+            return "method"
+        if kind in _FILES:
+            return "file"
+        if self._is_of_project(kind):
+            return _kind_of_own(kind)
         if all(callable(getattr(kind, name, None)) for name in ("state_dict", "load_state_dict")):
             return "stateful"
+        return "instance" if kind in _RECORDS or _is_its_attributes(kind) else "object"
+
+    def _is_of_project(self, kind: type) -> bool:
         module = sys.modules.get(kind.__module__)
-        if self.is_project(getattr(module, "__file__", None) or ""):
-            return "instance"
-        return "object"
+        return self.is_project(getattr(module, "__file__", None) or "")
+
+
+_PASSED_THROUGH = frozenset(("tuple", "partial", "method", "code"))
+"""Made anew with what refers to them; what they refer to has an identity."""
+
+
+def _kind_of_own(kind: type) -> str:
+    """What objects of a class of the project's are: all of their attributes, whatever their
+    ``state_dict`` says, unless a class written in C is below it."""
+    base = next((b for b in kind.__mro__ if not b.__flags__ & _IS_MADE_BY_CLASS), object)
+    if base is object:
+        reduces = (getattr(kind, name) for name in ("__reduce__", "__reduce_ex__"))
+        own = all(isinstance(r, FunctionType) or r in _REDUCE for r in reduces)
+        return "instance" if own else "object"
+    container = next((b for b in kind.__mro__ if b in _CONTAINERS), None)
+    if container and getattr(kind, "__reduce__", None) is getattr(container, "__reduce__", None):
+        return "container"
+    return "object"
+
+
+_IS_MADE_BY_CLASS = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_REDUCE: tuple[Any, ...] = (object.__reduce__, object.__reduce_ex__)
+
+
+def _is_its_attributes(kind: type) -> bool:
+    """Whether a library's object is no more than its attributes, as far as pickling it goes."""
+    return (
+        kind.__module__.partition(".")[0] not in sys.stdlib_module_names
+        and all(base.__flags__ & _IS_MADE_BY_CLASS for base in kind.__mro__[:-1])
+        and getattr(kind, "__reduce__", None) in _REDUCE
+        and getattr(kind, "__reduce_ex__", None) in _REDUCE
+        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and not any(hasattr(kind, name) for name in _OWN_WAYS)
+        and kind not in copyreg.dispatch_table
+    )
+
+
+_OWN_WAYS = ("__setstate__", "__getnewargs__", "__getnewargs_ex__")
+
+
+def _is_found_by_name(function: FunctionType) -> bool:
+    """Whether a function is what its module has under its name."""
+    found: Any = sys.modules.get(function.__module__ or "")
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is function
 
 
 def _torch_kind(torch: Any, kind: type) -> str | None:
@@ -183,12 +261,26 @@ def children_of(kind: str, value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]
         for name, child in own_attributes(value).items():
             yield (("a", name),), child
     elif kind == "instance":
-        for name, child in vars(value).items():
+        for name, child in attributes_of(value).items():
             yield (("a", name),), child
+    elif kind == "method":
+        yield (("a", "__self__"),), value.__self__
+    elif kind == "partial":
+        for name in ("func", "args", "keywords"):
+            yield (("a", name),), getattr(value, name)
+    elif kind in ("function", "code"):
+        for number, cell in enumerate(value.__closure__ or ()):
+            with suppress(ValueError):  # not bound yet
+                yield (
+                    (("a", "__closure__"), ("i", number), ("a", "cell_contents")),
+                    (cell.cell_contents),
+                )
     elif kind == "optimizer":
         for g, group in enumerate(value.param_groups):
             for p, parameter in enumerate(group["params"]):
                 yield (("a", "param_groups"), ("i", g), ("i", "params"), ("i", p)), parameter
+        for name, child in optimizer_attributes(value).items():
+            yield (("a", name),), child
     elif kind == "stateful":
         # A scheduler changes its optimizer, and through it the model (4.3).
         if "optimizer" in getattr(value, "__dict__", {}):
@@ -198,6 +290,8 @@ def children_of(kind: str, value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]
 
 
 def _elements(value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    for name, child in getattr(value, "__dict__", {}).items():
+        yield (("a", name),), child
     if isinstance(value, (bytearray, set)) or len(value) > MOST_ELEMENTS:
         return
     items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -229,3 +323,45 @@ def own_attributes(module: Any) -> dict[str, Any]:
 @cache
 def _internal_attributes() -> frozenset[str]:
     return frozenset(vars(sys.modules["torch"].nn.Module()).keys() - {"training"})
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """All attributes that an object has of its own, also those in ``__slots__``."""
+    found = dict(getattr(value, "__dict__", {}))
+    for name in slots_of(type(value)):
+        with suppress(AttributeError):  # not set yet
+            found[name] = getattr(value, name)
+    return found
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The names of the attributes that objects of a class keep in slots, without a dict."""
+    return _slots_of(kind)
+
+
+@cache
+def _slots_of(kind: Hashable) -> tuple[str, ...]:
+    names: list[str] = []
+    for base in getattr(kind, "__mro__", ())[:-1]:
+        declared = vars(base).get("__slots__", ())
+        for name in (declared,) if isinstance(declared, str) else declared:
+            is_private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{base.__name__.lstrip('_')}{name}" if is_private else name)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def optimizer_attributes(optimizer: Any) -> dict[str, Any]:
+    """What an optimizer keeps besides its state and its groups: LBFGS, the project's own ones."""
+    internal = _attributes_of_optimizers()
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name not in internal and not isinstance(value, (FunctionType, *_METHODS))
+    }
+
+
+@cache
+def _attributes_of_optimizers() -> frozenset[str]:
+    torch = sys.modules["torch"]
+    plain = torch.optim.SGD([torch.nn.Parameter(torch.empty(0))], lr=0.1)
+    return frozenset((*vars(plain), "_opt_called", "_step_count"))

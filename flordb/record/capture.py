@@ -14,8 +14,10 @@ import collections
 import pickle
 import random
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from flordb.errors import SnapshotError
@@ -23,8 +25,11 @@ from flordb.record.anchors import (
     Anchor,
     Span,
     Walk,
+    attributes_of,
+    optimizer_attributes,
     own_attributes,
 )
+from flordb.record.modes import Modes
 from flordb.record.pickling import Gathered, Limited, Pickler, Raw
 from flordb.record.reach import Path, Reach, spell
 from flordb.record.rng import get_states
@@ -39,13 +44,15 @@ class Captured:
     """What a snapshot is to hold; the bytes of its pieces are still those of the program.
 
     ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``; it
-    refers to nothing of the program's. ``averages``: how many tensors of its size an optimizer is
+    refers to nothing of the program's. ``names``: the variables whose objects are in it.
+    ``averages``: how many tensors of its size an optimizer is
     going to keep for a parameter.
     """
 
     state: dict[str, Any]
     pieces: list[Piece]
     averages: int
+    names: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -55,22 +62,54 @@ def capture(
     max_bytes: int,
     given_up: dict[str, str],
     trees: Trees,
+    modes: Modes,
 ) -> Captured:
     """Take the states of all that a loop reaches.
 
     Parameters: ``max_bytes``, the largest variable that is kept; ``given_up``, paths known not to
-    be kept, to which this adds; ``trees``, what earlier snapshots know.
+    be kept, to which this adds; ``trees``, what earlier snapshots know; ``modes``, the process's.
     """
     walk = Walk(is_project, trees.find)
-    for path, value in found.roots.items():
+    # What the loop does not bind anew comes first: by these names a replay finds the objects that
+    # have been there since before the loop.
+    for path, value in sorted(found.roots.items(), key=lambda item: item[0] in found.bound):
         walk.visit(value, path)
     taking = _Taking(walk, max_bytes, given_up, trees)
-    states = taking.anchors()
+    named = _named(found, walk)
+    states = _by_name(taking.anchors(), named, found.bound)
     bindings = taking.bindings(found)
-    state = {"anchors": states, "bindings": bindings, "rng": get_states()}
+    state = {"anchors": states, "bindings": bindings, "rng": get_states()} | {"modes": modes.now()}
     optimizers = [anchor.value for anchor in walk.anchors if anchor.kind == "optimizer"]
     averages = max((_averages(optimizer) for optimizer in optimizers), default=0)
-    return Captured(state, taking.gathered.pieces, averages, taking.missing)
+    names = tuple(spell(path) for path in named)
+    return Captured(state, taking.gathered.pieces, averages, names, taking.missing)
+
+
+def _named(found: Reach, walk: Walk) -> dict[Path, int]:
+    """The variables that have an anchor, which the loop may have got at by another way."""
+    numbers = ((path, walk.anchor_of(value)) for path, value in found.named.items())
+    return {path: number for path, number in numbers if number is not None}
+
+
+def _by_name(states: list[State], named: dict[Path, int], bound: set[Path]) -> list[State]:
+    """States with the paths of variables, where there are some that the loop does not bind: an
+    object may be elsewhere in a list meanwhile, or under another key."""
+    anew = {spell(path) for path in bound}
+    shorter = {
+        states[number][1]: path
+        for path, number in named.items()
+        if spell(path) not in anew and len(states[number][1]) > 1
+    }
+    if not shorter:
+        return states
+    found = []
+    for kind, path, name, data in states:
+        for length in range(len(path), 1, -1):
+            if path[:length] in shorter:
+                path = (*shorter[path[:length]], *path[length:])
+                break
+        found.append((kind, path, name, data))
+    return found
 
 
 class _Taking:
@@ -161,6 +200,8 @@ class _Taking:
             place = spell(anchor.path)
             why = self._given_up.setdefault(_key(anchor), reason.splitlines()[0][:200])
             self.missing[place] = why
+            if anchor.owner is not None:
+                self.missing.setdefault(spell(anchor.owner), f"{place}: {why}")
             return None
 
 
@@ -183,12 +224,17 @@ def _refuse_again(anchor: Anchor, given_up: dict[str, str]) -> None:
 
 def type_name(value: Any) -> str:
     kind = type(value)
+    if kind is FunctionType:
+        code = value.__code__
+        text = code.co_code + repr((code.co_names, code.co_freevars)).encode()
+        own = f" {zlib.crc32(text)}" if value.__name__ == "<lambda>" else ""
+        return f"function {value.__module__}.{value.__qualname__}{own}"
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _pickle(walk: Walk, gathered: Gathered, anchor: Anchor, limit: int | None) -> bytes:
     buffer = Limited(limit)
-    own = anchor.value if anchor.kind == "object" else None
+    own = anchor.value if anchor.kind in ("object", "function") else None
     state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
     Pickler(buffer, walk, gathered, own).dump(state)
     return buffer.getvalue()
@@ -214,16 +260,21 @@ def state_of(kind: str, value: Any) -> Any:
         case "scripted":
             raise SnapshotError("TorchScript compiles it anew after some calls, to other rounding")
         case "instance":
-            return {"attributes": dict(vars(value)), "class": type(value)}
+            return {"attributes": attributes_of(value), "class": type(value)}
         case "optimizer":
             return {
                 "state": dict(value.state),
                 "groups": [dict(group) for group in value.param_groups],
                 "defaults": value.defaults,
                 "class": type(value),
+                "attributes": optimizer_attributes(value),
             }
         case "stateful":
             return value.state_dict()
+        case "file":
+            if not value.readable() or value.writable():
+                raise SnapshotError("a file that is written to")
+            return value.name, value.tell()
         case "loader":
             return _loader_state(value)
         case _:
@@ -247,7 +298,9 @@ def _tensor_state(value: Any, gathered: Gathered) -> tuple[int, int | None, bool
 def generator_state(value: Any) -> Any:
     """The state of a generator object of Python, NumPy or torch."""
     if isinstance(value, random.Random):
-        return value.getstate()
+        attributes = attributes_of(value)  # of the project's own class
+        state: Any = value.getstate()
+        return {"state": state, "attributes": attributes} if attributes else state
     if hasattr(value, "bit_generator"):
         return value.bit_generator.state
     state = value.get_state()
@@ -256,17 +309,26 @@ def generator_state(value: Any) -> Any:
 
 def _contents(value: Any) -> Any:
     """A container's contents in a container that is not itself an anchor."""
+    found: dict[str, Any] = {"class": type(value)}
     if isinstance(value, dict):
-        default = getattr(value, "default_factory", None)
-        found = {"items": list(value.items()), "default": default, "class": type(value)}
-        # An OrderedDict has some: that of a module's `state_dict` says which version it is of.
-        attributes = getattr(value, "__dict__", None)
-        return found | {"attributes": dict(attributes)} if attributes else found
+        ordered = isinstance(value, collections.OrderedDict)
+        found["items"] = list((collections.OrderedDict if ordered else dict).items(value))
+        found["default"] = getattr(value, "default_factory", None)
+    elif isinstance(value, bytearray):
+        found["items"] = bytes(value)
+    else:
+        found["items"] = list(_iterates(value)(value))
     if isinstance(value, collections.deque):
-        return {"items": list(value), "maxlen": value.maxlen, "class": collections.deque}
-    return {"items": bytes(value) if isinstance(value, bytearray) else list(value)} | {
-        "class": type(value)
-    }
+        found["maxlen"] = value.maxlen
+    # An OrderedDict has some: that of a module's `state_dict` says which version it is of.
+    attributes = attributes_of(value)
+    return found | {"attributes": attributes} if attributes else found
+
+
+def _iterates(value: Any) -> Any:
+    """How to list a container as its base class does, whatever the project's class makes of it."""
+    bases = (list, set, collections.deque)
+    return next(base.__iter__ for base in bases if isinstance(value, base))
 
 
 def _loader_state(loader: Any) -> dict[str, Any]:

@@ -9,7 +9,14 @@ from operator import itemgetter
 from types import FunctionType
 from typing import Any
 
-from flordb.record.anchors import MOST_ELEMENTS, children_of, own_attributes
+from flordb.record.anchors import (
+    MOST_ELEMENTS,
+    attributes_of,
+    children_of,
+    optimizer_attributes,
+    own_attributes,
+    slots_of,
+)
 
 _CONSTANTS = frozenset((type(None), bool, int, float, complex, str, bytes, range, type(...)))
 _LONGEST_CONSTANT = 10_000
@@ -32,8 +39,10 @@ def contents_of(kind: str, value: Any) -> Contents | None:
     if kind == "module":
         return _of_module(value)
     if kind == "optimizer":
-        return _of_optimizer
+        return None if optimizer_attributes(value) else _of_optimizer
     if kind == "instance":
+        if slots_of(type(value)):
+            return None
         return lambda found: [*vars(found).values(), *vars(found)]
     if kind == "container":
         return _of_container(value)
@@ -67,7 +76,7 @@ def _of_module(module: Any) -> Contents:
 
 
 def _of_container(value: Any) -> Contents | None:
-    if isinstance(value, bytearray) or len(value) > MOST_ELEMENTS:
+    if isinstance(value, bytearray) or len(value) > MOST_ELEMENTS or attributes_of(value):
         return None
     if isinstance(value, defaultdict):
         return lambda found: [*found.values(), *found, found.default_factory]

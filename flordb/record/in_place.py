@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import importlib
 import random
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from flordb.record.anchors import attributes_of, own_attributes, slots_of
 from flordb.record.present import is_plain_memory
 
 
@@ -62,7 +64,10 @@ def tensor_anew(state: dict[str, Any]) -> Any:
 
 def set_generator(live: Any, state: Any) -> None:
     """Put a generator object of Python, NumPy or torch into a state."""
-    if isinstance(live, random.Random):
+    if isinstance(live, random.Random) and isinstance(state, dict):
+        live.setstate(state["state"])
+        attributes_in_place(live, state["attributes"])
+    elif isinstance(live, random.Random):
         live.setstate(state)
     elif hasattr(live, "bit_generator"):
         live.bit_generator.state = state
@@ -94,14 +99,53 @@ def module_in_place(live: Any, state: dict[str, Any]) -> None:
         for name, value in state[group].items():
             if holder.get(name) is not value:
                 holder[name] = value
+        for name in holder.keys() - state[group].keys():
+            del holder[name]
+    for name in own_attributes(live).keys() - state["attributes"].keys():
+        delattr(live, name)
     attributes_in_place(live, state["attributes"])
 
 
+def instance_in_place(live: Any, attributes: Mapping[str, Any]) -> None:
+    """Let an object have these attributes and no others."""
+    for name in attributes_of(live).keys() - attributes.keys():
+        object.__delattr__(live, name)
+    attributes_in_place(live, attributes)
+
+
 def attributes_in_place(live: Any, attributes: Mapping[str, Any]) -> None:
-    own = vars(live)
+    own = getattr(live, "__dict__", {})
+    slots = slots_of(type(live))
     for name, value in attributes.items():
-        if name not in own or own[name] is not value:
+        if name in slots:
+            object.__setattr__(live, name, value)
+        elif name not in own or own[name] is not value:
             own[name] = value
+
+
+def fill(live: Any, state: dict[str, Any]) -> None:
+    """Put items into a container as its base class does, whatever the project's class makes of
+    it."""
+    items = state["items"]
+    match live:
+        case list():
+            list.__setitem__(live, slice(None), items)
+        case bytearray():
+            live[:] = items
+        case dict():
+            # An OrderedDict keeps an order of its own.
+            own = collections.OrderedDict if isinstance(live, collections.OrderedDict) else dict
+            own.clear(live)
+            if isinstance(live, collections.defaultdict):
+                live.default_factory = state["default"]
+            for key, value in items:  # a Counter's own update would count
+                own.__setitem__(live, key, value)
+        case set():
+            set.clear(live)
+            set.update(live, items)
+        case collections.deque():
+            collections.deque.clear(live)
+            collections.deque.extend(live, items)
 
 
 def optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
@@ -113,6 +157,7 @@ def optimizer_in_place(live: Any, state: dict[str, Any]) -> None:
         group.update(restored)
     live.param_groups[len(groups) :] = []
     live.param_groups.extend(groups[len(live.param_groups) :])
+    vars(live).update(state.get("attributes", {}))
 
 
 def object_in_place(live: Any, state: Any) -> Any:

@@ -115,7 +115,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if role == "raw":
             return ("raw", self._gathered.add(obj.value, obj.value))
         if role == "code":
-            return self._code(obj)
+            name = self._code(obj)
+            if name is not None or obj is self._own:
+                return name
+            number = self._walk.anchor_of(obj)
+            return None if number is None else ("anchor", number)
         if obj is self._own:
             return None
         number = self._walk.anchor_of(obj)

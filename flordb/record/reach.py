@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -18,18 +19,24 @@ from flordb.record.frames import Uses, is_local, uses_of_code
 
 Step = tuple[str, Any]
 Path = tuple[Step, ...]
-"""How to get at an object: first ``("checkpoint" | "var" | "global", name)``, then ``("a", name)``
-for attributes and ``("i", key)`` for items."""
+"""How to get at an object: first ``("checkpoint" | "var" | "outer" | "global", name)``, then
+``("a", name)`` for attributes and ``("i", key)`` for items. ``outer``: a variable of a function
+that has called the loop's."""
 
 _MOST_FUNCTIONS = 2_000
+_MOST_HELD = 1_000
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 @dataclass
 class Reach:
-    """``roots``: objects by path. ``bound``: the paths that the code may bind anew."""
+    """``roots``: objects by path. ``bound``: the paths that the code may bind anew. ``named``: all
+    variables of the functions under way and of their modules, whether the loop names them or not.
+    """
 
     roots: dict[Path, Any] = field(default_factory=dict)
     bound: set[Path] = field(default_factory=set)
+    named: dict[Path, Any] = field(default_factory=dict)
 
 
 def reach(
@@ -48,7 +55,10 @@ def reach(
         found.roots[(("checkpoint", name),)] = value
     walker = _Functions(found, is_project)
     local, module = frame.f_locals, frame.f_globals
-    for name in sorted(uses.loads | uses.stores):
+    names, stores = uses.loads | uses.stores, uses.stores
+    if names & _BY_COMPUTED_NAMES:
+        names, stores = names | _variables(module), stores | _variables(module)
+    for name in sorted(names):
         if is_local(frame, name) or local is module:
             holder = local
             path: Path = (("var", name),)
@@ -57,10 +67,36 @@ def reach(
         if name not in holder:
             continue
         found.roots[path] = holder[name]
-        if name in uses.stores:
+        if name in stores:
             found.bound.add(path)
         walker.follow(holder[name], path, uses.attributes)
+    found.named = _named(frame, is_project)
     return found
+
+
+def _named(frame: FrameType, is_project: Callable[[str], bool]) -> dict[Path, Any]:
+    """The variables of the project's functions under way, and of their modules."""
+    found: dict[Path, Any] = {}
+    kind, place = "var", frame
+    known: set[str] = set()
+    while place is not None:
+        if is_project(place.f_code.co_filename):
+            own = {n: v for n, v in place.f_locals.items() if n not in known}
+            found |= {((kind, n),): v for n, v in own.items()}
+            known |= own.keys()
+            if place.f_locals is not place.f_globals:
+                found |= {_global(place.f_globals, n): v for n, v in place.f_globals.items()}
+        kind, place = "outer", place.f_back  # type: ignore[assignment]
+    return found
+
+
+_BY_COMPUTED_NAMES = frozenset(("globals", "exec", "eval", "vars", "locals"))
+
+
+def _variables(module: Mapping[str, Any]) -> set[str]:
+    """The names in a module that are no code and none of Python's own."""
+    code = (ModuleType, FunctionType, type)
+    return {n for n, v in module.items() if not n.startswith("__") and not isinstance(v, code)}
 
 
 def _global(module: Mapping[str, Any], name: str) -> Path:
@@ -93,6 +129,9 @@ class _Functions:
             kind = value if isinstance(value, type) else type(value)
             for function in self._methods(kind):
                 self.follow(function, path, attributes)
+            for step, child in _held(value):
+                if not isinstance(child, _PLAIN):
+                    self.follow(child, (*path, *step), attributes)
 
     def _methods(self, kind: type) -> Iterator[FunctionType]:
         for owner in kind.__mro__:
@@ -130,6 +169,23 @@ class _Functions:
         self.follow(holder[name], path, attributes)
 
 
+def _held(value: Any) -> Iterator[tuple[Path, Any]]:
+    """What a container, a partial or an object of attributes holds, perhaps functions."""
+    if isinstance(value, (list, tuple, dict)):
+        if len(value) <= _MOST_HELD:
+            for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+                yield (("i", key),), child
+    elif isinstance(value, partial):
+        yield (("a", "func"),), value.func
+        yield (("a", "args"),), value.args
+        yield (("a", "keywords"),), value.keywords
+    elif not isinstance(value, type):
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict) and len(attributes) <= _MOST_HELD:
+            for name, child in tuple(attributes.items()):
+                yield (("a", name),), child
+
+
 def _stores_global(code: CodeType, name: str) -> bool:
     return name in code.co_names and name not in code.co_varnames
 
@@ -143,12 +199,23 @@ def resolve(path: Path, frame: FrameType | None, checkpoint: Mapping[str, Any]) 
         if frame is None:
             raise LookupError(name)
         value = frame.f_locals[name]
+    elif kind == "outer":
+        value = _outer(frame, name)
     else:
         module, _, variable = name.partition(":")
         value = vars(sys.modules[module])[variable]
     for step in steps:
         value = take(value, step)
     return value
+
+
+def _outer(frame: FrameType | None, name: str) -> Any:
+    place = frame.f_back if frame is not None else None
+    while place is not None:
+        if name in place.f_locals:
+            return place.f_locals[name]
+        place = place.f_back
+    raise LookupError(name)
 
 
 def take(value: Any, step: Step) -> Any:

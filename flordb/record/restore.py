@@ -21,7 +21,9 @@ from flordb.record.capture import type_name
 from flordb.record.frames import bind
 from flordb.record.in_place import (
     attributes_in_place,
+    fill,
     generator_anew,
+    instance_in_place,
     is_changeable,
     module_in_place,
     object_in_place,
@@ -31,6 +33,7 @@ from flordb.record.in_place import (
     tensor_in_place,
 )
 from flordb.record.mapped import MappedBlocks
+from flordb.record.modes import set_modes
 from flordb.record.present import Present
 from flordb.record.reach import Path, resolve, spell, take
 from flordb.store.objects import ObjectStore
@@ -88,19 +91,63 @@ class _Restore:
         self.anchors: list[tuple[str, Path, str, Any]] = content["anchors"]
         self.bindings: list[tuple[Path, bytes]] = content["bindings"]
         self.generators: dict[str, Any] = content["rng"]
+        self.modes: dict[str, Any] | None = content.get("modes")
         self.done: dict[int, Any] = {}
         self.storages: dict[int, Any] = {}
         self.failed: dict[str, str] = dict(manifest.missing)
         # Paths are resolved before anything changes: restoring a container moves what is below it.
-        self.found = [self.live(path, name) for _, path, name, _ in self.anchors]
+        self.found = self.live_objects()
+        self.replaced: dict[int, tuple[Any, Any]] = {}
 
     def run(self) -> dict[str, str]:
         for number, (_, path, _, _) in enumerate(self.anchors):
             self.attempt(path, lambda number=number: self.anchor(number))
         for path, data in self.bindings:
             self.attempt(path, lambda path=path, data=data: self.bind(path, data))
+        self.rebind()
+        if self.modes is not None:
+            set_modes(self.modes)
         rng.set_states(self.generators)  # last: making objects may draw
         return self.failed
+
+    def live_objects(self) -> list[Any]:
+        """The live objects at the anchors' paths. What the run's loop has made two objects of may
+        still be one: it belongs to the first path that leads to it."""
+        bound = {path for path, _ in self.bindings}
+        found: list[Any] = [None] * len(self.anchors)
+        known: set[int] = set()
+        # Variables that the loop did not bind have what they had; then come the others.
+        order = sorted(
+            range(len(self.anchors)),
+            key=lambda at: 2 if (path := self.anchors[at][1]) in bound else len(path) > 1,
+        )
+        for at in order:
+            _, path, name, _ = self.anchors[at]
+            value = self.live(path, name)
+            if value is not None and id(value) not in known:
+                known.add(id(value))
+                found[at] = value
+        return found
+
+    def rebind(self) -> None:
+        """Let all variables that had what could not be changed in place have its replacement."""
+        if not self.replaced:
+            return
+        frame = self.frame
+        modules = [sys.modules.get(str(p[0][1]).partition(":")[0]) for _, p, _, _ in self.anchors]
+        holders = {id(vars(m)): vars(m) for m in modules if m is not None}
+        while frame is not None:
+            holders[id(frame.f_globals)] = frame.f_globals
+            new = {n: self.replaced[id(v)][1] for n, v in frame.f_locals.items() if self.was(v)}
+            if new and frame.f_locals is not frame.f_globals:
+                bind(frame, new)
+            frame = frame.f_back
+        for holder in holders.values():
+            holder.update({n: self.replaced[id(v)][1] for n, v in holder.items() if self.was(v)})
+
+    def was(self, value: Any) -> bool:
+        """Whether this object was replaced."""
+        return id(value) in self.replaced and self.replaced[id(value)][0] is value
 
     def attempt(self, path: Path, work: Any) -> None:
         try:
@@ -130,6 +177,9 @@ class _Restore:
             return live
         if kind == "container":
             return self.container(number, live, data)
+        if kind == "function" and live is not None:
+            self.done[number] = live  # what it refers to has been restored, or is about to be
+            return live
         if live is not None:
             self.done[number] = live
             if kind == "array" and self.present.holds(live, self.manifest, _number(data), False):
@@ -138,6 +188,7 @@ class _Restore:
             replaced = self.in_place(kind, live, state)
             if replaced is not live:
                 self.done[number] = replaced
+                self.replaced[id(live)] = live, replaced
             return replaced
         return self.anew(number, kind, path, data)
 
@@ -163,19 +214,7 @@ class _Restore:
         state = self.load(data)
         if isinstance(live, collections.deque) and live.maxlen != state["maxlen"]:
             raise SnapshotError("a deque of another length")
-        if isinstance(live, (list, bytearray)):
-            live[:] = state["items"]
-        else:
-            live.clear()
-            if isinstance(live, collections.defaultdict):
-                live.default_factory = state["default"]
-            if isinstance(live, dict):
-                for key, value in state["items"]:  # a Counter's own update would count
-                    live[key] = value
-            elif isinstance(live, set):
-                live.update(state["items"])
-            else:
-                live.extend(state["items"])
+        fill(live, state)
         if attributes := state.get("attributes"):
             attributes_in_place(live, attributes)
         return live
@@ -193,9 +232,14 @@ class _Restore:
             case "module":
                 module_in_place(live, state)
             case "instance":
-                attributes_in_place(live, state["attributes"])
+                instance_in_place(live, state["attributes"])
             case "optimizer":
                 optimizer_in_place(live, state)
+            case "file":
+                name, position = state
+                if live.name != name:
+                    raise SnapshotError(f"{live.name} is open there, and not {name}")
+                live.seek(position)
             case "stateful":
                 live.load_state_dict(state)
             case "loader":
@@ -206,7 +250,7 @@ class _Restore:
         return live
 
     def anew(self, number: int, kind: str, path: Path, data: Any) -> Any:
-        if kind in ("stateful", "loader"):
+        if kind in ("stateful", "loader", "file"):
             raise SnapshotError(f"{spell(path)}: there is no such object to restore into")
         if kind in ("module", "instance", "optimizer"):
             return self.anew_instance(number, kind, data)
@@ -234,11 +278,12 @@ class _Restore:
             made._modules.update(state["modules"])
             vars(made).update(state["attributes"])
         elif kind == "instance":
-            vars(made).update(state["attributes"])
+            attributes_in_place(made, state["attributes"])
         else:
             default = collections.defaultdict(dict, state["state"])
             groups, defaults = state["groups"], state["defaults"]
             made.__setstate__({"state": default, "param_groups": groups, "defaults": defaults})
+            vars(made).update(state.get("attributes", {}))
         return made
 
     def bind(self, path: Path, data: bytes) -> None:
@@ -288,7 +333,7 @@ def _empty(data: bytes) -> Any:
     state = found.state()
     if state["class"] is collections.deque:
         return collections.deque(maxlen=state["maxlen"])
-    return state["class"]()
+    return state["class"].__new__(state["class"])
 
 
 class _Unpickler(pickle.Unpickler):

@@ -24,7 +24,8 @@ from flordb.record.blocks import SMALL_BYTES, Blocks, Found
 from flordb.record.budget import Budget
 from flordb.record.buffers import Buffer, Buffers, Stored
 from flordb.record.capture import Captured, capture
-from flordb.record.reach import Path, Reach, spell
+from flordb.record.modes import Modes
+from flordb.record.reach import Reach, spell
 from flordb.record.small import Packer, Place, Staged
 from flordb.record.trees import Trees
 from flordb.settings import Settings
@@ -57,7 +58,7 @@ class _Taken:
     state: dict[str, Any]
     found: Found
     missing: dict[str, str]
-    paths: tuple[Path, ...]
+    names: set[str]
     info: dict[str, Any]
     growth: list[int] | None
     held: float
@@ -87,6 +88,7 @@ class Snapshotter:
         self._adaptive = adaptive
         self._given_up: dict[str, str] = {}
         self._trees = Trees()
+        self._modes = Modes()
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
         self._queue: queue.SimpleQueue[Sequence[Stored | _Taken] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MOST_WAITING)
@@ -125,7 +127,7 @@ class Snapshotter:
             self._trees.begin(kind_of(boundary), "=" in boundary)
             captured = capture(
                 *(found, self._is_project, self._chosen.max_variable_bytes),
-                *(self._given_up, self._trees),
+                *(self._given_up, self._trees, self._modes),
             )
             gathered = time.perf_counter()
             places = self._blocks.take(captured.pieces, kind_of(boundary))
@@ -136,7 +138,7 @@ class Snapshotter:
                 captured.state,
                 places,
                 captured.missing,
-                paths=(*found.roots, *found.bound),
+                names={*map(spell, (*found.roots, *found.bound)), *captured.names},
                 info=info,
                 growth=self._growth(captured),
                 held=time.perf_counter() - began,
@@ -251,7 +253,7 @@ class Snapshotter:
         data = pickle.dumps(taken.state, protocol=5)
         state = digest(data)
         self._written += self._objects.put(state, data)
-        names = tuple(sorted(set(map(spell, taken.paths))))
+        names = tuple(sorted(taken.names))
         manifest = Manifest(
             *(taken.boundary, state, tuple(map(_block, _places(taken.found))), taken.found.tensors),
             *(taken.missing, names, taken.info, round(taken.held, 6)),

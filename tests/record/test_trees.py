@@ -165,10 +165,10 @@ def test_what_is_known_with_gradients_does_not_count_without_them(tmp_path: Path
         with torch.set_grad_enabled(epoch % 2 == 0):
             kept.take(f"epoch={epoch}@end", **values)
     values["net"].requires_grad_(False)
+    without = Kept(tmp_path / "without")
     with torch.no_grad():
         kept.take("epoch=6@end", **values)
-    without = Kept(tmp_path / "without")
-    without.take("epoch=6@end", **values)
+        without.take("epoch=6@end", **values)
     kept.done()
     without.done()
     assert _held(kept, "epoch=6@end") == _held(without, "epoch=6@end")
