@@ -15,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -72,6 +72,7 @@ class Process:
         self._failures = Failures("the process of flordb.background")
         self._changed = threading.Condition()
         self._submitting = threading.RLock()
+        self._busy: set[int] = set()
         self._tickets = 0
         self._open: dict[int, _Open] = {}
         self._nbytes = 0
@@ -91,12 +92,8 @@ class Process:
         finally:
             calls.close()
             answers.close()
-        self._threads = [
-            threading.Thread(target=run, name="flordb-process", daemon=True)
-            for run in (self._send, self._receive)
-        ]
-        for thread in self._threads:
-            thread.start()
+        for run in (self._send, self._receive):
+            threading.Thread(target=run, name="flordb-process", daemon=True).start()
 
     def _start(self, *descriptors: int) -> subprocess.Popen[bytes]:
         arguments = (*descriptors, self._settings.exit_wait_seconds, _START_SECONDS)
@@ -119,8 +116,8 @@ class Process:
         named: dict[str, Any],
         keep: int | None = None,
     ) -> int | None:
-        if threading.current_thread() in self._threads:
-            # An object's __del__ may come to run there; what it waits for is this thread's to do.
+        if threading.get_ident() in self._busy:
+            # Called in the middle of this: by a signal's handler, or an object's __del__.
             later = threading.Thread(target=self.put, args=(call, arguments, named, keep))
             later.start()
             return None
@@ -130,11 +127,19 @@ class Process:
             return None  # why has been said
         try:
             parcel = pack(self, call, arguments, named)
-            with self._submitting:
+            with self._submitting, self._being_busy():
                 return self._hand_over(parcel, name_of(call), here(), keep)
         except Exception as error:  # any object's __reduce__ may raise anything
             self._failures.say(name_of(call), error)
             return None
+
+    @contextmanager
+    def _being_busy(self) -> Iterator[None]:
+        self._busy.add(threading.get_ident())
+        try:
+            yield
+        finally:
+            self._busy.discard(threading.get_ident())
 
     def _hand_over(
         self, parcel: Parcel, name: str, context: Context, keep: int | None
@@ -200,6 +205,7 @@ class Process:
     # The two threads.
 
     def _send(self) -> None:
+        self._busy.add(threading.get_ident())
         try:
             while letters := self._next():
                 self._calls.send([self._arrived(letter) for letter in letters])
@@ -230,6 +236,7 @@ class Process:
         return letter.call
 
     def _receive(self) -> None:
+        self._busy.add(threading.get_ident())
         try:
             while True:
                 kind, ticket, content = self._answers.recv()

@@ -288,3 +288,64 @@ def test_values_logged_in_calls_belong_where_they_were_made_also_in_a_replay(san
         assert expected == {k: v for k, v in replayed.items() if k[1] == f"h:{name}"}
     assert not report.anomalies
     assert sandbox.everything_of_the_users() == before  # its files are not written again
+
+
+HANDLER = """
+import numpy
+
+class Checked(Log):
+    def write(self, number, array):
+        assert (array == number).all()
+        super().write(number)
+
+checked, beats = flor.background.process(Checked, "checked.txt"), [0]
+
+def beat(*_):
+    beats[0] += 1
+    checked.write(-1, numpy.full(3000, -1))
+    checked.flush()
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)  # again
+
+signal.signal(signal.SIGALRM, beat)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
+for number in range(3000):
+    checked.write(number, numpy.full(5000, number))
+signal.signal(signal.SIGALRM, lambda *_: None)
+time.sleep(0.2)  # the last of them are under way
+print(beats[0])
+"""
+
+
+def test_a_handler_of_signals_may_call_in_the_middle_of_a_call(sandbox) -> None:
+    sandbox.write("train.py", LOGGER + HANDLER)
+    done = sandbox.run("train.py", FLORDB_BACKGROUND_BYTES="300000")
+    found = written(sandbox.root, "checked.txt")
+    assert done.stderr == ""
+    assert [number for number in found if number >= 0] == list(range(3000))
+    assert found.count(-1) == int(done.stdout) > 10
+
+
+CALLS_BACK = """
+def call_back():
+    import __main__
+    __main__.log.write(1)
+    __main__.log.flush()
+    return 2.5
+
+class Value:
+    def __reduce__(self):
+        return call_back, ()
+"""
+
+
+def test_what_the_process_logs_may_call_it_when_it_is_read(sandbox) -> None:
+    sandbox.write("values.py", CALLS_BACK)
+    sandbox.write(
+        "train.py",
+        LOGGER + "import values\n"
+        "flor.background.submit(lambda _: flor.log('value', values.Value()), log)\n"
+        "log.flush()\nassert flor.background.wait(20)\ntime.sleep(0.1)\n",
+    )
+    assert sandbox.run("train.py").stderr == ""
+    assert sandbox.logged("value") == [2.5]
+    assert written(sandbox.root) == [1]
