@@ -92,6 +92,23 @@ def test_json_is_json(server: Served) -> None:
         assert row.fetchone() == ({"a": 1, "b": [1, None]}, {"k": 2}, None)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT max(lr) FROM public.flor",
+        'SELECT max("public"."flor".lr) FROM "public"."flor"',
+        "SELECT max(f.lr) FROM flordb.PUBLIC.flor f",
+        "SELECT max(lr), '{\"public.\": 1}'::jsonb, CAST('[1]' AS JSONB) FROM public.flor",
+    ],
+)
+def test_the_schema_public_and_jsonb_are_known(server: Served, sql: str) -> None:
+    with connected(server) as connection:
+        row = connection.execute(sql).fetchone()
+    assert row is not None
+    assert row[0] == 2.0
+    assert row[1:] in ((), ({"public.": 1}, [1]))
+
+
 def test_many_rows_of_mixed_lengths_equal_plain_duckdb(server: Served) -> None:
     sql = (
         "SELECT i, CASE WHEN i % 3 > 0 THEN repeat('x', (i % 50)::INT) END AS s, "

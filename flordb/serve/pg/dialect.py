@@ -1,6 +1,6 @@
 """What a client of PostgreSQL says to its session: transactions, settings, cursors, clean-up.
 
-None of it reaches DuckDB. Everything else is a query.
+None of it reaches DuckDB. Everything else is a query, in which some words are DuckDB's others.
 """
 
 from __future__ import annotations
@@ -8,8 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+
+from sqlglot.tokenizer_core import TokenType
+
+from flordb.query.statement import tokens_of
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+_OTHER_WORDS = re.compile(r"\bpublic\b|\bjsonb\b", re.IGNORECASE)
 _NAME = r'(?:"((?:[^"]|"")+)"|([\w$]+))'
 
 
@@ -35,6 +41,25 @@ def command_of(sql: str) -> Command | None:
     word = re.match(r"[a-z]+", text, re.IGNORECASE)
     reader = _READERS.get(word[0].lower()) if word else None
     return reader(text) if reader is not None else None
+
+
+def in_duckdbs_words(sql: str) -> str:
+    """A query with the schema ``main`` for PostgreSQL's ``public``, and JSON for JSONB."""
+    if not _OTHER_WORDS.search(sql):
+        return sql
+    changes = []
+    for token, following in pairwise([*(tokens_of(sql) or []), None]):
+        if token is None:
+            continue
+        if token.token_type == TokenType.JSONB:
+            changes.append((token, "JSON"))
+        elif following is not None and following.token_type == TokenType.DOT:
+            is_quoted = token.token_type == TokenType.IDENTIFIER
+            if (token.text if is_quoted else token.text.lower()) == "public":
+                changes.append((token, "main"))
+    for token, word in reversed(changes):
+        sql = f"{sql[: token.start]}{word}{sql[token.end + 1 :]}"
+    return sql
 
 
 def _begin(text: str) -> Command | None:

@@ -27,7 +27,7 @@ from flordb.serve.engine import Client, Engine
 from flordb.serve.errors import Cancelled
 from flordb.serve.pg import catalog, parameters
 from flordb.serve.pg.cursors import Cursor
-from flordb.serve.pg.dialect import Command, command_of
+from flordb.serve.pg.dialect import Command, command_of, in_duckdbs_words
 from flordb.serve.pg.errors import SessionError, error_message, notice
 from flordb.serve.pg.result import Rows
 from flordb.serve.pg.types import TEXT, Column
@@ -261,8 +261,9 @@ class Session:
     def _open(self, sql: str) -> Rows:
         """A query's rows, once all that it needs is acquired."""
         client = self._client(self._progress)
-        translated = catalog.translated(sql, self.variables)
-        ready = self.engine.prepared(translated or sql, client)
+        asked = in_duckdbs_words(sql)
+        translated = catalog.translated(asked, self.variables)
+        ready = self.engine.prepared(translated or asked, client)
         self._check_cancelled()
         return self._rows(ready, sql if translated else None)
 
@@ -299,8 +300,9 @@ class Session:
             is_fetch = command.kind == "fetch" and command.tag == "FETCH"
             return self._cursor(command.name).rows.columns if is_fetch else None
         client = self._client()
-        translated = catalog.translated(portal.sql, self.variables)
-        ready, is_complete = self.engine.described(translated or portal.sql, client)
+        asked = in_duckdbs_words(portal.sql)
+        translated = catalog.translated(asked, self.variables)
+        ready, is_complete = self.engine.described(translated or asked, client)
         rows = self._rows(ready, portal.sql if translated else None)
         if is_complete:
             portal.rows = rows
