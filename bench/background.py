@@ -14,7 +14,7 @@ its own). The clock starts when imports are done, those of the writer's process,
 take is printed. A run in which other programs took more than a tenth of a core is repeated, while
 there is time. Prints medians: of the clock; of the clock without the time for which the training
 thread waited for a core, which other programs may have taken; of its processor time. The machine's
-own limit is what one busy loop loses while another runs.
+own limit is what one busy loop loses while another runs, without what it waited for a core.
 
 ``calls`` prints what one ``add_scalar`` costs, of many in a row.
 """
