@@ -14,6 +14,7 @@ import enum
 import io
 import random
 import sys
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ MOST_ELEMENTS = 10_000
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, range, type, type(...), slice)
 _METHODS = (MethodType, BuiltinFunctionType, MethodWrapperType)
-_CONTAINERS = (
+CONTAINERS = (
     *(list, dict, set, bytearray),
     *(collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter),
 )
@@ -153,8 +154,10 @@ class Walk:
                 return "generator"
         if issubclass(kind, random.Random):
             return "generator"
-        if kind in _CONTAINERS:
+        if kind in CONTAINERS:
             return "container"
+        if kind is weakref.ref:
+            return "weakref"
         if issubclass(kind, (tuple, partial)):
             return "tuple" if issubclass(kind, tuple) else "partial"
         if kind is FunctionType:
@@ -186,7 +189,7 @@ def _kind_of_own(kind: type) -> str:
         reduces = (getattr(kind, name) for name in ("__reduce__", "__reduce_ex__"))
         own = all(isinstance(r, FunctionType) or r in _REDUCE for r in reduces)
         return "instance" if own else "object"
-    container = next((b for b in kind.__mro__ if b in _CONTAINERS), None)
+    container = next((b for b in kind.__mro__ if b in CONTAINERS), None)
     if container and getattr(kind, "__reduce__", None) is getattr(container, "__reduce__", None):
         return "container"
     return "object"

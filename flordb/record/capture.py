@@ -236,6 +236,8 @@ def _pickle(walk: Walk, gathered: Gathered, anchor: Anchor, limit: int | None) -
     buffer = Limited(limit)
     own = anchor.value if anchor.kind in ("object", "function") else None
     state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
+    if anchor.kind == "weakref" and state is not None and walk.anchor_of(state) is None:
+        raise SnapshotError("what it refers to is not kept")
     Pickler(buffer, walk, gathered, own).dump(state)
     return buffer.getvalue()
 
@@ -277,6 +279,8 @@ def state_of(kind: str, value: Any) -> Any:
             return value.name, value.tell()
         case "loader":
             return _loader_state(value)
+        case "weakref":
+            return value()
         case _:
             return value
 

@@ -10,8 +10,8 @@ from types import FunctionType
 from typing import Any
 
 from flordb.record.anchors import (
+    CONTAINERS,
     MOST_ELEMENTS,
-    attributes_of,
     children_of,
     optimizer_attributes,
     own_attributes,
@@ -46,6 +46,8 @@ def contents_of(kind: str, value: Any) -> Contents | None:
         return lambda found: [*vars(found).values(), *vars(found)]
     if kind == "container":
         return _of_container(value)
+    if kind == "weakref":
+        return lambda found: [found()]
     torch = sys.modules["torch"]
     if kind == "object" and type(value) in (torch.dtype, torch.device, torch.layout):
         return lambda found: []
@@ -76,17 +78,26 @@ def _of_module(module: Any) -> Contents:
 
 
 def _of_container(value: Any) -> Contents | None:
-    if isinstance(value, bytearray) or len(value) > MOST_ELEMENTS or attributes_of(value):
+    kind = type(value)
+    if kind not in CONTAINERS or kind is bytearray or len(value) > MOST_ELEMENTS:
         return None
-    if isinstance(value, defaultdict):
-        return lambda found: [*found.values(), *found, found.default_factory]
-    if isinstance(value, dict):
-        return lambda found: [*found.values(), *found]
-    return list
+    if kind is defaultdict:
+        return lambda found: [*_of_dict(found), found.default_factory]
+    if not issubclass(kind, dict):
+        return list
+    if not hasattr(value, "__dict__"):
+        return _of_dict
+    return lambda found: [*_of_dict(found), ..., *vars(found).values(), *vars(found)]
+
+
+def _of_dict(found: Any) -> list[Any]:
+    return [*found.values(), *found]
 
 
 def _of_optimizer(optimizer: Any) -> list[Any]:
     found = [*optimizer.defaults.values(), *optimizer.defaults, ...]
+    attributes = optimizer_attributes(optimizer)
+    found += (*attributes.values(), *attributes, ...)
     for group in optimizer.param_groups:
         found += (value for name, value in group.items() if name != "params")
         found += (*group, ..., *group["params"], ...)

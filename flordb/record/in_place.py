@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import random
 import sys
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,3 +193,10 @@ def _scales(value: Any) -> Any:
         return torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
     scales, zeros = value.q_per_channel_scales(), value.q_per_channel_zero_points()
     return torch.stack([scales.double(), zeros.double()])
+
+
+def weak_reference(live: Any, target: Any) -> Any:
+    """A weak reference to an object, or one whose object is gone (None)."""
+    if live is not None and live() is target:
+        return live
+    return weakref.ref(set() if target is None else target)

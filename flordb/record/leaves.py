@@ -10,6 +10,7 @@ by one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +62,12 @@ class Leaves:
 
     def __init__(self, leaves: list[Leaf]) -> None:
         self._leaves = leaves
-        self._are_leaves = [leaf.is_leaf for leaf in leaves]
+        # What requires no gradient has no graph.
+        self._requiring = [n for n, leaf in enumerate(leaves) if leaf.requires_grad]
+        self._are_leaves = [leaves[n].is_leaf for n in self._requiring]
         self._guards: Any = None
 
-    def take(self, tensors: list[Any]) -> None:
+    def take(self, tensors: Sequence[Any]) -> None:
         """Take these tensors for the leaves. Raises Unfit."""
         if not self._guarded(tensors):
             for leaf, tensor in zip(self._leaves, tensors, strict=True):
@@ -77,17 +80,17 @@ class Leaves:
             piece.value = tensor
             piece.address = address
 
-    def _guarded(self, tensors: list[Any]) -> bool:
+    def _guarded(self, tensors: Sequence[Any]) -> bool:
         """Whether torch's own check finds the same tensors as before."""
         # Where gradients are off, the check takes no tensor to require one.
         if self._guards is None or not sys.modules["torch"].is_grad_enabled():
             return False
         return (
             self._guards.check(*tensors)
-            and [tensor.is_leaf for tensor in tensors] == self._are_leaves
+            and [tensors[n].is_leaf for n in self._requiring] == self._are_leaves
         )
 
-    def _guard(self, tensors: list[Any]) -> None:
+    def _guard(self, tensors: Sequence[Any]) -> None:
         torch = sys.modules["torch"]
         if not tensors or not torch.is_grad_enabled():
             return

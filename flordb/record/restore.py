@@ -31,6 +31,7 @@ from flordb.record.in_place import (
     set_generator,
     tensor_anew,
     tensor_in_place,
+    weak_reference,
 )
 from flordb.record.mapped import MappedBlocks
 from flordb.record.modes import set_modes
@@ -245,6 +246,8 @@ class _Restore:
             case "loader":
                 for place, values in state.items():
                     vars(getattr(live, place)).update(values)
+            case "weakref":
+                return weak_reference(live, state)
             case _:
                 return object_in_place(live, state)
         return live
@@ -260,6 +263,8 @@ class _Restore:
                 made = tensor_anew(state)
             case "generator":
                 made = generator_anew(self.anchors[number][2], state)
+            case "weakref":
+                made = weak_reference(None, state)
             case _:
                 made = state
         self.done[number] = made

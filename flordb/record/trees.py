@@ -22,11 +22,14 @@ from typing import Any
 from flordb.record.anchors import Anchor, children_of
 from flordb.record.contents import Contents, children, contents_of, is_constant
 from flordb.record.leaves import Leaf, Leaves, Unfit
+from flordb.record.outline import Outline
 from flordb.record.reach import Path
 from flordb.record.tensors import Piece
 
 _MOST_MISSES = 3
 """A tree that never fits is not made again and again."""
+
+_MOST_OUTLINES = 5
 
 State = tuple[str, Path, str, Any]
 """What a snapshot holds of an anchor: its kind, path and type, and what was pickled of it."""
@@ -48,6 +51,7 @@ def _without_origins(taken: Taken) -> Taken:
 class _TensorPart:
     """An anchor that is a tensor, with its gradient."""
 
+    kind = "tensor"
     fixed = True
     dirty = False
 
@@ -57,6 +61,7 @@ class _TensorPart:
         self.leaves = [Leaf.of(taken.pieces[0], tensor)]
         self.leaves += [Leaf.of(taken.pieces[1], grad) for grad in grads]
         self._is_leaf = self.leaves[0].is_leaf
+        self.leaf_ids: list[int] = []
 
     def others(self) -> list[int]:
         return []
@@ -96,16 +101,16 @@ class _NodePart:
         self._library = library
         known = contents_of(anchor.kind, anchor.value)
         self.fixed = known is not None and self._is_whole(anchor, known, is_anchor)
-        self._list = known if known is not None and self.fixed else children(anchor.kind)
+        self.listed = known if known is not None and self.fixed else children(anchor.kind)
         self.leaves: list[Leaf] = []
-        self._leaf_ids: list[int] = []
+        self.leaf_ids: list[int] = []
         if self.fixed:
             self._take_leaves(taken)
-        contents = self._list(anchor.value)
+        contents = self.listed(anchor.value)
         self.taken = _without_origins(taken)
         ids = list(map(id, contents))
         self.defines = {i: undefined.pop(i) for i in ids if i in undefined}
-        self._kind = anchor.kind
+        self.kind = anchor.kind
         self._steps = self._steps_below(anchor.value)
         self._remember(ids, contents)
 
@@ -113,7 +118,7 @@ class _NodePart:
         """The steps to the objects directly below this one, and their ids."""
         return [
             (steps, id(child))
-            for steps, child in children_of(self._kind, value)
+            for steps, child in children_of(self.kind, value)
             if not is_constant(child, self._library)
         ]
 
@@ -135,21 +140,21 @@ class _NodePart:
         at = {i: position for position, i in enumerate(ids)}
         self._children = [(at[i], number) for i, number in self.defines.items()]
         self._at = at
-        self._places = [at[i] for i in self._leaf_ids]
+        self._places = [at[i] for i in self.leaf_ids]
 
     def _take_leaves(self, taken: Taken) -> None:
         self.leaves = list(map(Leaf.of, taken.pieces, taken.origins))
-        self._leaf_ids = list(map(id, taken.origins))
+        self.leaf_ids = list(map(id, taken.origins))
 
     def renew(self, taken: Taken) -> bool:
         """Put another pickle in the place of the last one. False: it does not fit there."""
         if taken.state[-1] is None or len(taken.pieces) != len(self.taken.pieces):
             return False
         if self.fixed:
-            if set(map(id, taken.origins)) != set(self._leaf_ids):
+            if set(map(id, taken.origins)) != set(self.leaf_ids):
                 return False
             self._take_leaves(taken)
-            self._places = [self._at[i] for i in self._leaf_ids]
+            self._places = [self._at[i] for i in self.leaf_ids]
         self.taken, self.dirty = _without_origins(taken), False
         return True
 
@@ -158,7 +163,7 @@ class _NodePart:
         Raises Unfit, or what looking into an object raises."""
         if type(value) is not self._type:
             raise Unfit
-        contents = self._list(value)
+        contents = self.listed(value)
         ids = list(map(id, contents))
         if ids != self._ids:
             if [id(v) for v in contents if not is_constant(v, self._library)] != self._others:
@@ -203,27 +208,50 @@ class Tree:
             raise Unfit
         used = {i for part in self._parts for i in part.others()}
         self._outside = {i: numbers[i] for i in used if i in numbers and i not in self.numbers}
+        self._before = {i: number for i, number in self._outside.items() if number < first}
+        self._outline: Outline | None = None
+        self._outlines = 0
         self._gather()
 
     def _gather(self) -> None:
         self._states = [part.taken.state for part in self._parts]
         self._pieces = [piece for part in self._parts for piece in part.taken.pieces]
+        self._fixed = all(part.fixed for part in self._parts)
+        self._leaf_ids = [i for part in self._parts for i in part.leaf_ids]
         self._leaves = Leaves([leaf for part in self._parts for leaf in part.leaves])
 
-    def fits(self, value: Any) -> bool:
-        """Whether this is what is below ``value`` now. If so, its anchors and pieces are."""
-        objects: list[Any] = [None] * len(self._parts)
-        objects[0] = value
-        tensors: list[Any] = []
+    def fits(self, value: Any, numbers: Mapping[int, int]) -> bool:
+        """Whether this is what is below ``value`` now. If so, its anchors and pieces are.
+
+        Parameters: ``numbers``, of the anchors met before, by their ids.
+        """
+        if any(numbers.get(i) != number for i, number in self._before.items()):
+            return False
         try:
-            for at, part in enumerate(self._parts):
-                part.verify(objects[at], objects, tensors)
+            objects, tensors = self._look(value)
             self._leaves.take(tensors)
         except (Unfit, LookupError, AttributeError, TypeError, RuntimeError):
             return False
         for anchor, found in zip(self.anchors, objects, strict=True):
             anchor.value = found
         return True
+
+    def _look(self, value: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The objects of the tree, and its tensors, still to be verified. Raises Unfit, or what
+        looking into an object raises."""
+        found = self._outline.look(value) if self._outline is not None else None
+        if found is not None:
+            return found
+        objects: list[Any] = [None] * len(self._parts)
+        objects[0] = value
+        tensors: list[Any] = []
+        for at, part in enumerate(self._parts):
+            part.verify(objects[at], objects, tensors)
+        self._outline = None
+        if self._outlines < _MOST_OUTLINES:
+            self._outlines += 1
+            self._outline = Outline(objects, self._parts, self._library)
+        return objects, tensors
 
     @property
     def is_clean(self) -> bool:
@@ -243,7 +271,9 @@ class Tree:
         """
         if any(numbers.get(i) != number for i, number in self._outside.items()):
             return None
-        if all(part.fixed and not part.dirty for part in self._parts):
+        if not numbers.keys().isdisjoint(self._leaf_ids):
+            return None
+        if self._fixed and self.is_clean:
             add(self._pieces)
             return self._states
         for anchor, part in zip(self.anchors, self._parts, strict=True):
@@ -289,7 +319,7 @@ class Trees:
         if tree is None or tree.first != first or not numbers.keys().isdisjoint(tree.numbers):
             return None
         self._used.append(tree)
-        if not tree.fits(value) or (own is None and not tree.is_clean):
+        if not tree.fits(value, numbers) or (own is None and not tree.is_clean):
             self._missed(key)
             return None
         self._of[key] = tree

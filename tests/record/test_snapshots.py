@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import multiprocessing
 import random
+import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +215,36 @@ def test_whatever_was_written_since_the_last_restore_is_put_back(tmp_path, bound
     values["view"] += 1
     assert values["tied"][1, 0] == values["view"][0]
     assert is_restored()
+
+
+def test_weak_references_refer_to_what_was_restored(tmp_path) -> None:
+    """A recurrent network of torch has some, of its parameters."""
+    net = nn.GRU(3, 4)
+    kept = Kept(tmp_path)
+    kept.take(net=net, h={"first": weakref.ref(net), "gone": weakref.ref(set()), "net": net})
+    kept.done()
+    assert kept.manifest().missing == {}
+    live = nn.GRU(3, 4)
+    made: dict[str, Any] = {"first": weakref.ref(nn.GRU(1, 1)), "gone": weakref.ref(live)}
+    kept.restore(net=live, h=made)
+    assert made["net"] is made["first"]() is live
+    assert made["gone"]() is None
+    assert [ref() for ref in live._flat_weight_refs] == live._flat_weights
+    assert all(
+        one is other for one, other in zip(live._flat_weights, live.parameters(), strict=True)
+    )
+    assert all(map(torch.equal, live.parameters(), net.parameters()))
+
+
+def test_weak_reference_to_what_is_not_kept_is_named(tmp_path) -> None:
+    class Other:
+        pass
+
+    other = Other()
+    kept = Kept(tmp_path)
+    kept.take(h=[1, weakref.ref(other)])
+    kept.done()
+    assert list(kept.manifest().missing) == ["h[1]"]
 
 
 def test_what_shared_memory_shares_it_again(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class Part(nn.Module):
         self.scale = 0.5
         self.kind = torch.float32
         self.foreign: Any = frozenset((1, 2))
+        self.recurrent = nn.GRU(2, 2)
+        self.weak: Any = weakref.ref(self.layer)
+        self.ordered = OrderedDict(a=1)
+        self.ordered.version = 1  # type: ignore[attr-defined]
 
 
 def _training() -> dict[str, Any]:
@@ -114,6 +119,37 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "state dropped": lambda v: v["opt"].state.pop(v["net"][3].weight),
     "state replaced": lambda v: v["opt"].state[v["net"][3].weight].update(step=torch.tensor(9.0)),
     "state of another kind": lambda v: v["opt"].state[v["net"][3].weight].update(step=[1, 2]),
+    "a weak reference elsewhere": lambda v: setattr(v["net"][2], "weak", weakref.ref(v["net"][3])),
+    "a weak reference gone": lambda v: setattr(v["net"][2], "weak", weakref.ref(set())),
+    "a weak reference outside": lambda v: setattr(v["net"][2], "weak", weakref.ref(v["opt"])),
+    "weights of a recurrent network": lambda v: v["net"][2].recurrent.reset_parameters(),
+    "another weight of a recurrent network": lambda v: setattr(
+        v["net"][2].recurrent, "weight_ih_l0", nn.Parameter(torch.ones(6, 2))
+    ),
+    "an attribute of a dict": lambda v: setattr(v["net"][2].ordered, "version", 2),
+    "another order of an ordered dict": lambda v: (
+        v["net"]._modules["2"].table.update(a=v["net"][2].table.pop("a"))
+    ),
+    "a hook": lambda v: v["net"][0].register_forward_hook(lambda *_: None),
+    "a buffer set to None": lambda v: setattr(v["net"][2].norm, "running_mean", None),
+    "a buffer more": lambda v: v["net"][2].register_buffer("more", torch.ones(2)),
+    "another buffer": lambda v: setattr(v["net"][2].norm, "running_mean", torch.ones(2)),
+    "a large number": lambda v: setattr(v["net"][2], "scale", v["net"][2].scale + 10_000),
+    "a large number in a list": lambda v: v["net"][2].rest.__setitem__(
+        0, v["net"][2].rest[0] + 999
+    ),
+    "a module replaced": lambda v: v["net"].__setitem__(0, nn.Linear(3, 4)),
+    "a parameter replaced": lambda v: setattr(v["net"][4], "bias", nn.Parameter(torch.ones(2))),
+    "a parameter replaced by None": lambda v: v["net"][4].register_parameter("bias", None),
+    "state of one parameter more": lambda v: v["opt"].state[v["net"][3].weight].update(more=1),
+    "other defaults": lambda v: v["opt"].defaults.update(lr=v["opt"].defaults["lr"] + 1000),
+    "another attribute's name": lambda v: v["net"][2].__dict__.update(
+        other=v["net"][2].__dict__.pop("scale")
+    ),
+    "what the optimizer keeps in a variable": lambda v: v.update(
+        held=v["opt"].state[v["net"][3].weight]["exp_avg"]
+    ),
+    "an attribute of the optimizer": lambda v: setattr(v["opt"], "more", [v["net"][3]]),
     "an outer reference": lambda v: v.update(held=v["net"][3]),
 }
 
