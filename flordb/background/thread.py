@@ -23,6 +23,8 @@ CALL_BYTES = 1_000
 
 _SWITCH_SECONDS = 0.0005
 
+_PARENTS = "The object belongs to the parent process; a child can make objects of its own."
+
 
 @dataclass
 class _Task:
@@ -56,11 +58,16 @@ class Thread:
     """The calls that wait, and the thread that makes them; it starts with the first one."""
 
     def __init__(self) -> None:
-        self.objects = Objects()
-        self.forget()
+        self._begin()
+        self._is_forked = False
 
     def forget(self) -> None:
-        """Begin anew, in a forked child: the thread and the calls are the parent's."""
+        """Begin anew, in a forked child: the thread, the calls and objects are the parent's."""
+        self._begin()
+        self._is_forked = True
+
+    def _begin(self) -> None:
+        self._objects = Objects()
         self._tasks: deque[_Task] = deque()
         self._nbytes = 0
         self._given = 0
@@ -121,15 +128,17 @@ class Thread:
         for event in task.ready:
             event.synchronize()
         try:
-            call = self.objects.real(task.call)
-            arguments = self.objects.real(in_main_memory(task.arguments))
-            named = self.objects.real(in_main_memory(task.named))
+            call = self._objects.real(task.call)
+            arguments = self._objects.real(in_main_memory(task.arguments))
+            named = self._objects.real(in_main_memory(task.named))
         except MissingObject:
+            if self._is_forked:
+                self._failures.say(name_of(task.call), _PARENTS)
             return
         with _Switching():
             result = task.context.run(call, *arguments, **named)
         if task.keep is not None:
-            self.objects[task.keep] = result
+            self._objects[task.keep] = result
 
     def wait(self, seconds: float | None) -> bool:
         with self._changed:
@@ -141,13 +150,14 @@ class Thread:
                 self._changed.wait_for(lambda: ticket is None or self._made >= ticket)
 
     def close(self) -> None:
-        """At exit: close the objects, and `end`."""
-        if self.objects:
-            self.put(self._close_objects, (), {})
+        """At exit: `end`, and close the objects; waits a while for both."""
         self.end()
+        if self._objects and self._given == self._made:
+            self.put(self._close_objects, (), {})
+            self.end()
 
     def _close_objects(self) -> None:
-        for name, error in self.objects.close():
+        for name, error in self._objects.close():
             self._failures.say(name, error)
 
     def end(self) -> None:

@@ -186,11 +186,28 @@ def test_a_worker_that_outlives_a_killed_training_does_not_hold_the_process(sand
             os.killpg(training.pid, signal.SIGKILL)
 
 
+WITHOUT = "import os\ndel os.memfd_create\n"
+
+
+def test_without_shared_memory_a_forked_child_leaves_the_objects_alone_too(sandbox) -> None:
+    sandbox.write("train.py", WITHOUT + LOGGER + MANY + FORKS)
+    err = sandbox.run("train.py").stderr
+    assert err.count("belongs to the parent process") == 2  # of `write`, and of `close`
+    found = [(sandbox.root / name).read_text().split() for name in ("log.txt", "own.txt")]
+    assert [list(map(int, numbers)) for numbers in found] == [list(range(1001)), [1]]
+
+
+def test_without_shared_memory_a_hanging_call_does_not_hold_up_the_end_for_ever(sandbox) -> None:
+    hang = "log.write(1, 600)\nlog.write(2)\n"
+    sandbox.write("train.py", WITHOUT + LOGGER + hang)
+    done = sandbox.run("train.py", FLORDB_EXIT_WAIT_SECONDS="1", FLORDB_BACKGROUND_BYTES="2500")
+    assert "2 calls that were submitted to flordb.background had not run" in done.stderr
+
+
 @pytest.mark.parametrize("how", ["missing", "refused"])
 def test_without_shared_memory_a_thread_makes_the_calls_and_closes_the_objects(sandbox, how: str):
-    missing = "import os\ndel os.memfd_create\n"
     refused = "import os\ndef refuse(*_): raise OSError(38, 'no')\nos.memfd_create = refuse\n"
-    sandbox.write("train.py", (missing if how == "missing" else refused) + LOGGER + MANY)
+    sandbox.write("train.py", (WITHOUT if how == "missing" else refused) + LOGGER + MANY)
     err = sandbox.run("train.py").stderr
     assert ("no process for flordb.background, but a thread" in err) == (how == "refused")
     assert list(map(int, (sandbox.root / "log.txt").read_text().split())) == list(range(1000))
