@@ -1,6 +1,6 @@
 """How well plans are priced: estimate beside time, for nine trainings and all scans.
 
-    python bench/estimates.py [--short] [--parts] [--rounds N] [NAME …]
+    python bench/estimates.py [--short] [--parts] [--rounds N] [--keep FOLDER] [NAME …]
 
 The trainings of `bench/trainings.py`; with ``--short`` the workloads of ``tests/replay`` with more
 data, of whose replays most take less than a tenth of a second. Each is recorded by
@@ -8,13 +8,16 @@ an interpreter of its own with the default settings; then, in a server that has 
 each scan is planned and carried out, round by round: with nothing learnt at all, with what replays
 of the other scripts have taught, and then with all that the rounds before have. Beside it stands
 how far the same replay's times are from their own median: no estimate can do better than that.
-``--parts`` prints how far each part of each estimate is off. The constants of `replay.cost` were
+``--parts`` prints how far each part of each estimate is off. ``--keep`` keeps the recorded runs
+in a folder, for the next time, and in ``measured.jsonl`` beside them what each replay consisted of
+and took. The constants of `replay.cost` were
 set by what ``plain``, ``functions`` and ``trainer`` of the short ones take.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,10 +97,16 @@ def short(workload: str) -> dict[str, str]:
 
 
 def record(root: Path, workloads: Workloads) -> None:
-    """A repository with a run of each workload, and then its statements of hindsight."""
-    root.mkdir()
-    subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(root)], check=True)
-    (root / ".gitignore").write_text("out/\nlog.txt\n")
+    """A repository with a run of each workload, and then its statements of hindsight.
+
+    Runs that are there already are kept.
+    """
+    if not root.exists():
+        root.mkdir(parents=True)
+        subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(root)], check=True)
+        (root / ".gitignore").write_text("out/\nlog.txt\n")
+    there = {script for script, _ in _runs(Project(root, has_git=True))}
+    workloads = {name: each for name, each in workloads.items() if f"{name}.py" not in there}
     files = [(file, text) for each in workloads.values() for file, text in each.items()]
     for file, text in files:
         (root / file).write_text(adversary.original(text, False))
@@ -109,12 +118,21 @@ def record(root: Path, workloads: Workloads) -> None:
         (root / file).write_text(adversary.hindsight(text, False))
 
 
+def _runs(project: Project) -> Iterator[tuple[str, Path]]:
+    """The script and the run file of each run."""
+    for path in sorted(project.runs.glob("*.jsonl")):
+        if ".replay-" not in path.name:
+            yield read_run(path).header["filename"], path
+
+
 def scans(project: Project, workloads: Workloads) -> Iterator[Scan]:
     """For each workload the first statement of each scan; for a range also one iteration."""
     settings = load(project.root)
-    for path in sorted(project.runs.glob("*.jsonl")):
+    for script, path in _runs(project):
+        workload = Path(script).stem
+        if workload not in workloads:
+            continue
         header = read_run(path).header
-        workload = Path(header["filename"]).stem
         moment = datetime.fromisoformat(header["tstamp"]).replace(tzinfo=None)
         every = [adversary.TRUTH.findall(text) for text in workloads[workload].values()]
         names = tuple(dict.fromkeys(f"h:{name}" for found in every for _, name, _ in found))
@@ -138,12 +156,17 @@ def scans(project: Project, workloads: Workloads) -> Iterator[Scan]:
 
 @dataclass(frozen=True)
 class Measured:
-    """``off``: by part of the estimate, the seconds by which it is above what was taken."""
+    """``off``: by part of the estimate, the seconds by which it is above what was taken.
+
+    ``parts``: what each of the plan's tasks consists of; ``took``: what its worker measured.
+    """
 
     scan: Scan
     estimate: float
     seconds: float
     off: dict[str, float]
+    parts: list[dict[str, Any]]
+    took: list[dict[str, Any]]
 
     @property
     def error(self) -> float:
@@ -171,7 +194,8 @@ def measure(project: Project, scan: Scan) -> Measured:
     seconds = time.perf_counter() - began
     afterwards.wait()
     assert not report.failures, report.failures
-    return Measured(scan, plan.seconds, seconds, _off(plan, known, took, seconds))
+    parts = [asdict(task.parts) for task in plan.tasks]
+    return Measured(scan, plan.seconds, seconds, _off(plan, known, took, seconds), parts, took)
 
 
 def _off(
@@ -208,36 +232,46 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--short", action="store_true", help="the workloads of tests/replay")
     parser.add_argument("--parts", action="store_true", help="print how far each part is off")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: only record")
+    parser.add_argument("--keep", type=Path, help="a folder for the recorded runs")
     options = parser.parse_args()
     offered = {name: short(name) for name in LARGER} if options.short else trainings.texts()
     workloads = {name: offered[name] for name in options.names or offered}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
-        root = Path(folder) / "project"
-        record(root, workloads)
-        project = Project(root, has_git=True)
-        found = list(scans(project, workloads))
-        first = measure(project, found[0])
-        print(f"the first replay, which starts the server: {_beside(first)}")
-        rounds: dict[str, list[Measured]] = {}
-        for number in range(options.rounds):
-            which = ("nothing learnt", "learnt from other scripts", "learnt")[min(number, 2)]
-            print(f"round {number}: {which}")
-            for scan in found:
-                if number < 2:
-                    forget(project, f"{scan.workload}.py" if number else None)
-                measured = measure(project, scan)
-                print(f"  {scan.workload:24} {scan.kind:11} {_beside(measured)}", flush=True)
-                if options.parts:
-                    print("     ", _parts(measured.off))
-                rounds.setdefault(which, []).append(measured)
-        for which, every in rounds.items():
-            print(f"{which}: {_summary([(m.seconds, abs(m.error)) for m in every])}")
-            for part in learnt.PARTS:
-                off = [m.off[part] for m in every if part in m.off]
-                print(f"    {part:9} off by {_quartiles(off)}")
-        print(f"the same replay from round to round: {_summary(_spread(rounds))}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        os.environ["XDG_CACHE_HOME"] = str(folder.absolute() / "cache")
+        record(folder / "project", workloads)
+        if options.rounds:
+            rounds(folder, workloads, options.rounds, options.parts)
+
+
+def rounds(folder: Path, workloads: Workloads, count: int, by_parts: bool) -> None:
+    """Price and measure each scan so many times, and print."""
+    project = Project(folder / "project", has_git=True)
+    found = list(scans(project, workloads))
+    forget(project, None)
+    first = measure(project, found[0])
+    print(f"the first replay, which starts the server: {_beside(first)}")
+    kept: dict[str, list[Measured]] = {}
+    for number in range(count):
+        which = ("nothing learnt", "learnt from other scripts", "learnt")[min(number, 2)]
+        print(f"round {number}: {which}")
+        for scan in found:
+            if number < 2:
+                forget(project, f"{scan.workload}.py" if number else None)
+            measured = measure(project, scan)
+            print(f"  {scan.workload:24} {scan.kind:11} {_beside(measured)}", flush=True)
+            if by_parts:
+                print("     ", _parts(measured.off), flush=True)
+            kept.setdefault(which, []).append(measured)
+            with open(folder / "measured.jsonl", "a") as file:
+                file.write(json.dumps({"round": number, **asdict(measured)}, default=str) + "\n")
+    for which, every in kept.items():
+        print(f"{which}: {_summary([(m.seconds, abs(m.error)) for m in every])}")
+        for part in learnt.PARTS:
+            off = [m.off[part] for m in every if part in m.off]
+            print(f"    {part:9} off by {_quartiles(off)}")
+    print(f"the same replay from round to round: {_summary(_spread(kept))}")
 
 
 def _spread(rounds: dict[str, list[Measured]]) -> list[tuple[float, float]]:

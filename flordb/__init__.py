@@ -2,7 +2,7 @@
 
 Any expression you could have logged is a column you can SELECT. Importing this package does
 nothing but take ``--kwargs name=value …`` out of ``sys.argv``, before the script's own parser
-sees it; a run begins at the first call.
+sees it, and watch how long imports take; a run begins at the first call.
 """
 
 from __future__ import annotations

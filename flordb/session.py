@@ -7,9 +7,12 @@ the first call.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
+
+from flordb.record.imports import ImportClock
 
 T = TypeVar("T")
 
@@ -35,6 +38,8 @@ class Session(Protocol):
 
 
 _current: Session | None = None
+_imports: ImportClock | None = ImportClock()
+"""Watches from flordb's import to the first call, or to `set_up_seconds`."""
 _lock = threading.RLock()
 
 
@@ -43,9 +48,10 @@ def current() -> Session:
     global _current
     with _lock:
         if _current is None:
+            seconds = set_up_seconds()
             from flordb.record.begin import begin
 
-            _current = begin()
+            _current = begin(seconds)
         return _current
 
 
@@ -53,6 +59,17 @@ def replace(session: Session | None) -> None:
     """Make ``session`` the current one; None lets the next call begin a new recording."""
     global _current
     _current = session
+    set_up_seconds()
+
+
+def set_up_seconds() -> float:
+    """Seconds from flordb's import to now in which the script imported nothing, the first time
+    that this is asked in a process; then 0. Ends the watching."""
+    global _imports
+    if _imports is None:
+        return 0.0
+    clock, _imports = _imports, None
+    return max(0.0, time.perf_counter() - clock.began - clock.stop())
 
 
 def peek() -> Session | None:

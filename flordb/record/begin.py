@@ -35,8 +35,11 @@ _began_once = False
 _exit_status: int | None = None
 
 
-def begin() -> session.Session:
-    """The session for this process. Never raises: where nothing can be recorded, nothing is."""
+def begin(set_up_seconds: float) -> session.Session:
+    """The session for this process. Never raises: where nothing can be recorded, nothing is.
+
+    Parameters: ``set_up_seconds``, for which the script has been at work besides its imports.
+    """
     if multiprocessing.parent_process() is not None:
         return in_child()
     script = _script()
@@ -45,7 +48,7 @@ def begin() -> session.Session:
     if chosen.disabled:
         return Passive()
     try:
-        recorder = _record(project, script, chosen)
+        recorder = _record(project, script, chosen, set_up_seconds)
     except OSError as error:
         _warn(f"this run is not recorded: {error}")
         return Passive()
@@ -61,7 +64,9 @@ def _script() -> Path | None:
     return Path(name).resolve()
 
 
-def _record(project: Project, script: Path | None, chosen: settings.Settings) -> Recorder:
+def _record(
+    project: Project, script: Path | None, chosen: settings.Settings, set_up_seconds: float
+) -> Recorder:
     project.prepare()
     tstamp = _agreed(_now(), project)
     filename = _filename(project, script)
@@ -77,7 +82,8 @@ def _record(project: Project, script: Path | None, chosen: settings.Settings) ->
     suffix = f".rank{rank}" if world_size > 1 else ""
     name = f"{tstamp:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}{suffix}.jsonl"
     writer = RunWriter(project.runs / name, header, chosen, ObjectStore(project.values))
-    writer.note(None, {"k": "time", "w": "start", "s": _since_process_start()})
+    line = {"k": "time", "w": "start", "s": _since_process_start()}
+    writer.note(None, {**line, "setup": round(set_up_seconds, 6)})
     versioning = _versioning(project, script, name, writer, rank, chosen)
     return Recorder(project, chosen, tstamp, writer, versioning)
 

@@ -91,8 +91,8 @@ class TopLoop:
 class Recorded:
     """A run as it was. ``values``: what was logged, by (context path, name), in order.
 
-    ``start``: seconds from the process's start to flor's first call (imports); ``setup``: from
-    there to the first top-level loop, without the ``imports`` in it; ``rest``: after the last loop;
+    ``start``: seconds until flor's first call that went into imports; ``setup``: of the script's
+    own work up to the first top-level loop; ``imports``: of those after flor's first call; ``rest``: after the last loop;
     ``between``: from the end of each to the beginning of the next. ``holds``: seconds that each
     snapshot held up the training. ``cores``: how many the run kept busy in its loops, on average;
     1.0 where it does not say.
@@ -221,10 +221,11 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
     seconds = float(line.get("s") or 0.0)
     match line.get("w"):
         case "start":
-            found.start = seconds
+            found.setup = float(line.get("setup") or 0.0)
+            found.start = max(0.0, seconds - found.setup)
         case "setup":
             found.imports = float(line.get("imports") or 0.0)
-            found.setup = max(0.0, seconds - found.imports)
+            found.setup += max(0.0, seconds - found.imports)
         case "between":
             found.between.append(seconds)
         case "rest":
