@@ -1,5 +1,6 @@
 """The packages that a run had, beside those that there are now; and interpreters that have the
-run's again, each in a virtual environment that is built once a set of packages and kept.
+run's again, each in a virtual environment that is built once a set of packages and kept; and the
+variables that a replay has of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from flordb.errors import ReplayError
+from flordb.record.build import is_recorded
+from flordb.replay.task import DEVICES
 from flordb.replay.workspace import cache_folder, remove_tree
 from flordb.settings import Settings
 
@@ -65,6 +68,30 @@ def interpreter(header: Mapping[str, Any], settings: Settings) -> str:
             "that version, or replay without isolated"
         )
     return str(_environment(_requirements(header)))
+
+
+def variables(header: Mapping[str, Any]) -> dict[str, str]:
+    """The recorded variables that a replay has, too: devices are this machine's, if any is used."""
+    found = {str(k): str(v) for k, v in (header.get("env") or {}).items()}
+    if found.get(DEVICES) not in (None, "", "-1"):
+        del found[DEVICES]
+    return found
+
+
+def server_variables(header: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The environment of a server that imports for a run with this header."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name == DEVICES or not is_recorded(name)
+    }
+    env |= {name: value for name, value in variables(header).items() if not _is_job(name)}
+    return tuple(sorted(env.items()))
+
+
+def _is_job(variable: str) -> bool:
+    """Whether a recorded variable only says which job a run was; no library reads it on import."""
+    return variable.startswith(("AIRFLOW_", "SLURM_", "GITHUB_", "DVC_", "MLFLOW_", "MAKE"))
 
 
 def _recorded(header: Mapping[str, Any]) -> dict[str, str]:

@@ -101,11 +101,14 @@ class _Lessons:
 def _lessons(project: Project, plan: Plan, settings: Settings) -> Iterator[_Lessons]:
     """Gathers what a plan's tasks take; it is learnt where all of them have ended well."""
     lessons = _Lessons()
+    pool.imports_took()
     cold, began = not pool.is_warm(), time.monotonic()
     yield lessons
+    imports = pool.imports_took()
     if settings.on != "local" or settings.worker_start != "fork" or not lessons.ended:
         return
     known = learnt.load(project.store)
+    known.imports |= imports
     longest = 0.0
     for task, end in lessons.ended:
         took = end["took"]
@@ -116,7 +119,7 @@ def _lessons(project: Project, plan: Plan, settings: Settings) -> Iterator[_Less
     if cold and len(plan.tasks) <= plan.workers:
         usual = known.rates(script, scan, False).handing.of(parts.handing)
         known.started(beyond - usual)
-    elif len(lessons.ended) == len(plan.tasks) == 1:
+    elif len(lessons.ended) == len(plan.tasks) == 1 and not imports:
         known.handed(script, scan, parts, beyond)
     learnt.save(project.store, known)
 

@@ -60,11 +60,13 @@ class Rates:
 
 @dataclass
 class Learnt:
-    """``start``: seconds until cold servers had imported the libraries; ``crowd``: how much longer
+    """``start``: seconds until cold servers had imported the libraries; ``imports``: those of the
+    last time that a server imported a package, by its name; ``crowd``: how much longer
     workers computed while others did; ``seen``: by part, and by script and scan, what was expected
     and what it took."""
 
     start: list[float] = field(default_factory=list)
+    imports: dict[str, float] = field(default_factory=dict)
     crowd: list[float] = field(default_factory=list)
     seen: dict[str, Seen] = field(default_factory=dict)
 

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any
 
 from flordb.errors import FlorError, GitError, ReplayError
-from flordb.record.build import is_recorded
 from flordb.replay import environment, guard, pool, schedule
 from flordb.replay.outcomes import Lines, Result
 from flordb.replay.plan import Plan, Task, observed_lines
@@ -204,14 +203,8 @@ class Local:
 
     def _key(self, task: Task) -> Key:
         header = self._header(task)
-        env = {
-            name: value
-            for name, value in os.environ.items()
-            if name == DEVICES or not is_recorded(name)
-        }
-        env |= {name: value for name, value in _env(header).items() if not _is_job(name)}
         python = environment.interpreter(header, self.settings)
-        return python, tuple(sorted(env.items()))
+        return python, environment.server_variables(header)
 
     def _header(self, task: Task) -> Mapping[str, Any]:
         file = task.want.file
@@ -303,7 +296,7 @@ def make_job(
         cwd=str(header.get("cwd") or "."),
         argv=tuple(header.get("argv") or (want.filename,)),
         module=header.get("module"),
-        env=_env(header),
+        env=environment.variables(header),
         imports=imports,
         names=task.names,
         steps=task.steps,
@@ -315,19 +308,6 @@ def make_job(
         exact_or_nothing=task.exact_or_nothing,
         tolerance=task.tolerance,
     )
-
-
-def _env(header: Mapping[str, Any]) -> dict[str, str]:
-    """The recorded variables that a replay has, too: devices are this machine's, if any is used."""
-    found = {str(k): str(v) for k, v in (header.get("env") or {}).items()}
-    if found.get(DEVICES) not in (None, "", "-1"):
-        del found[DEVICES]
-    return found
-
-
-def _is_job(variable: str) -> bool:
-    """Whether a recorded variable only says which job a run was; no library reads it on import."""
-    return variable.startswith(("AIRFLOW_", "SLURM_", "GITHUB_", "DVC_", "MLFLOW_", "MAKE"))
 
 
 def _why(status: int, too_long: bool) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
-from flordb.replay import learnt, pool, schedule
+from flordb.replay import learnt, schedule
 from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
@@ -25,6 +25,7 @@ from flordb.replay.placing import Placing, third_party
 from flordb.replay.propagate import Insertion, Patch, Refusal, merge
 from flordb.replay.propagate.effects import last_name
 from flordb.replay.recorded import Recorded, recorded
+from flordb.replay.starting import start_seconds
 from flordb.replay.task import Steps
 from flordb.replay.want import Want
 from flordb.settings import Settings
@@ -113,7 +114,8 @@ def make_plan(project: Project, wants: Sequence[Want], settings: Settings) -> Pl
     tasks = schedule.balance(tasks, workers, lambda task: task.seconds, planner.split)
     if min(len(tasks), workers) > 1:
         tasks = [replace(task, together=True, seconds=planner.price(task, True)) for task in tasks]
-    start = 0.0 if pool.is_warm() else planner.start()
+    records = {task.want.file: planner.record(task.want) for task in tasks}
+    start = start_seconds(records.values(), tuple(planner.imports), planner.learnt)
     seconds = start + makespan((task.seconds for task in tasks), workers) if tasks else 0.0
     imports = tuple(sorted(planner.imports))
     hours = sum(task.seconds for task in tasks) / 3600
@@ -128,7 +130,6 @@ class _Planner:
         self.project = project
         self.settings = settings
         self.learnt = learnt.load(project.store)
-        self.starts: dict[str, float] = {}
         self.imports: set[str] = set()
         self.placing = Placing(project)
         self._imports_of: set[tuple[str, str]] = set()
@@ -231,7 +232,6 @@ class _Planner:
         digests: Mapping[str, str],
     ) -> Task:
         steps = depth.steps
-        self.starts[want.file] = record.start + record.imports
         want = replace(want, version=record.version)
         boundaries = self.snapshots(want).boundaries()
         alone = not boundaries
@@ -284,11 +284,6 @@ class _Planner:
             smaller = replace(task, steps=own, iterations=part, notes=notes, seconds=cost(part))
             found.append(replace(smaller, parts=parts_for(part)))
         return found or [task]
-
-    def start(self) -> float:
-        """Seconds until a server has imported the libraries: at most what the runs took to."""
-        learnt = self.learnt.starting()
-        return max(self.starts.values(), default=0.0) if learnt is None else learnt
 
     def price(self, task: Task, together: bool) -> float:
         """Seconds of a task, while other workers are at work or not."""

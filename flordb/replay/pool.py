@@ -22,8 +22,10 @@ from typing import Any
 
 from flordb.errors import ReplayError
 from flordb.replay.namespace import Layers
+from flordb.replay.task import package_of
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
+Environment = tuple[tuple[str, str], ...]
+Key = tuple[str, Environment]
 """An interpreter's path, and the environment."""
 
 # Arrow would start a thread when it is imported, and so could not be imported before a fork.
@@ -94,9 +96,15 @@ class Server:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         found = [json.loads(line) for line in lines]
         for answer in found:
-            self.ready = self.ready or "ready" in answer
+            if "ready" in answer:
+                self.ready = True
+                _took.update(answer["ready"])
             self.jobs.discard(answer.get("ended", -1))
         return found
+
+    def lacks(self, imports: Sequence[str]) -> set[str]:
+        """The packages among these imports of which it has imported nothing yet."""
+        return {*map(package_of, imports)} - {*map(package_of, self._sent)}
 
     def lives_on(self) -> bool:
         """Whether an idle server is there, and will be for some seconds more."""
@@ -122,6 +130,7 @@ class Server:
 
 
 _idle: list[Server] = []
+_took: dict[str, float] = {}
 _owner = os.getpid()
 _lock = threading.Lock()
 
@@ -157,6 +166,24 @@ def is_warm() -> bool:
     """Whether a server of this process is idle, with its imports done."""
     with _lock:
         return _owner == os.getpid() and any(server.lives_on() for server in _idle)
+
+
+def lacking(environment: Environment, imports: Sequence[str]) -> set[str] | None:
+    """The packages that an idle server of this process has yet to import; None where there is none
+    with this environment."""
+    with _lock:
+        if _owner == os.getpid():
+            for server in _idle:
+                if server.key[1] == environment and server.lives_on():
+                    return server.lacks(imports)
+    return None
+
+
+def imports_took() -> dict[str, float]:
+    """Seconds by package, of what servers have imported since this was last asked."""
+    found = dict(_took)
+    _took.clear()
+    return found
 
 
 def give_back(server: Server) -> None:

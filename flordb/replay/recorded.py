@@ -92,10 +92,10 @@ class Recorded:
     """A run as it was. ``values``: what was logged, by (context path, name), in order.
 
     ``start``: seconds until flor's first call that went into imports; ``setup``: of the script's
-    own work up to the first top-level loop; ``imports``: of those after flor's first call; ``rest``: after the last loop;
-    ``between``: from the end of each to the beginning of the next. ``holds``: seconds that each
-    snapshot held up the training. ``cores``: how many the run kept busy in its loops, on average;
-    1.0 where it does not say.
+    own work up to the first top-level loop; ``imports``: of those after flor's first call;
+    ``rest``: after the last loop; ``between``: from the end of each to the beginning of the next.
+    ``holds``: seconds that each snapshot held up the training. ``cores``: how many the run kept
+    busy in its loops, on average; 1.0 where it does not say.
     """
 
     header: Mapping[str, Any]

@@ -14,7 +14,7 @@ It reads JSON lines on stdin and answers on stdout:
 
 ==============================================  ================================================
 ``{"probe": layers}``                           ``{"probed": why not}`` (null: `namespace` works)
-``{"import": [names]}``                         ``{"ready": seconds}``
+``{"import": [names]}``                         ``{"ready": {package: seconds}}``
 ``{"run": n, "job", "log", "env", "fresh"}``    ``{"started": n, "pid": p}``, then ``{"ended": n,
                                                 "status": code (negative: signal), "peak": bytes}``
 ``{"kill": n}``                                 the ``ended`` of that worker
@@ -40,6 +40,7 @@ from typing import Any, NoReturn
 
 from flordb.replay import namespace
 from flordb.replay.namespace import Layers
+from flordb.replay.task import package_of
 from flordb.replay.worker import import_library, note_modules, work
 
 # Where the end of a child cannot be waited for together with what is asked.
@@ -114,12 +115,10 @@ class _Server:
             case {"probe": layers}:
                 self.answer(probed=_probe(Layers(**layers)))
             case {"import": names}:
-                began = time.perf_counter()
                 new = [name for name in names if name not in self.imported]
                 if new:
                     self.dismiss()
-                    self.import_all(new)
-                self.answer(ready=time.perf_counter() - began)
+                self.answer(ready=self.import_all(new) if new else {})
                 self.spare = self.spare or self.fork()
             case {"run": number}:
                 self.run(number, message)
@@ -131,16 +130,23 @@ class _Server:
     def answer(self, **fields: Any) -> None:
         self.answers.write(json.dumps(fields) + "\n")
 
-    def import_all(self, names: Sequence[str]) -> None:
+    def import_all(self, names: Sequence[str]) -> dict[str, float]:
+        """Returns the seconds by package, of those of which nothing had been imported before."""
+        known = {package_of(name) for name in self.imported}
+        took: dict[str, float] = {}
         for name in names:
+            began = time.perf_counter()
             self.imported.append(name)
             if name in self.left_out:
                 continue
             import_library(name)
             if not _may_fork():
                 self.begin_anew([*self.left_out, name], names)
+            if (package := package_of(name)) not in known:
+                took[package] = took.get(package, 0.0) + time.perf_counter() - began
         note_modules()
         gc.freeze()  # the children's collections do not touch, and so copy, what is here
+        return took
 
     def begin_anew(self, left_out: Sequence[str], names: Sequence[str]) -> NoReturn:
         """Become a new server, on the same pipes, that has imported the same but for some."""
@@ -151,11 +157,9 @@ class _Server:
         os.execv(sys.executable, [*command, state])
 
     def resume(self, state: str) -> None:
-        began = time.perf_counter()
         names, self.left_out, unread = json.loads(state)
         self.unread = unread.encode()
-        self.import_all(names)
-        self.answer(ready=time.perf_counter() - began)
+        self.answer(ready=self.import_all(names))
         self.spare = self.fork()
 
     def fork(self) -> _Child:

@@ -13,6 +13,11 @@ DEVICES = "CUDA_VISIBLE_DEVICES"
 """A recorded variable that a replay does not take over: its machine has devices of its own."""
 
 
+def package_of(module: str) -> str:
+    """The package that a module is of."""
+    return module.partition(".")[0]
+
+
 @dataclass(frozen=True)
 class Steps:
     """Which parts of the script a replay executes.
