@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from flordb.replay import learnt
+from flordb.replay import learnt, pool
 from flordb.replay.cost import Parts, parts_of
 from flordb.replay.plan import as_json
-from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
+from flordb.replay.recorded import NestedLoop, Recorded, TopLoop, recorded
 from flordb.replay.task import Steps
+from flordb.store.runfile import read_run
 from tests.replay.support import acquire, plan
 
 SCRIPT = """
@@ -165,3 +166,50 @@ def test_statement_that_calls_something_has_an_unknown_time(sandbox) -> None:
     sandbox.write("train.py", text)
     (task,) = plan(sandbox, ["h"]).tasks
     assert any("the statement itself takes is not known" in note for note in task.notes)
+
+
+def test_what_the_script_does_before_its_first_flor_call_is_set_up(sandbox) -> None:
+    sandbox.write("train.py", SCRIPT.replace("w = [0]", "import time\ntime.sleep(0.4)\nw = [0]"))
+    sandbox.commit()
+    sandbox.run("train.py")
+    (path,) = sandbox.run_files()
+    found = recorded(read_run(path))
+    assert found.setup >= 0.4
+    lines = [line for line in read_run(path).lines if line.get("w") == "start"]
+    assert found.start == pytest.approx(lines[0]["s"] - lines[0]["setup"])
+
+
+def test_a_module_that_imports_for_long_is_no_set_up(sandbox) -> None:
+    sandbox.write("slow.py", "import time\ntime.sleep(0.25)\nimport colorsys\n")
+    sandbox.write("train.py", SCRIPT.replace("w = [0]", "import slow\nw = [0]"))
+    sandbox.commit()
+    sandbox.run("train.py")
+    found = recorded(read_run(sandbox.run_files()[0]))
+    assert found.setup < 0.25 < found.start
+
+
+def test_what_a_warm_server_has_yet_to_import_is_part_of_the_price(sandbox) -> None:
+    for script, imports in (("train.py", "json"), ("other.py", "numpy")):
+        sandbox.write(script, SCRIPT.replace("w = [0]", f"import {imports}\nw = [0]"))
+    sandbox.commit()
+    for script in ("train.py", "other.py"):
+        sandbox.run(script)
+    for script in ("train.py", "other.py"):
+        text = (sandbox.root / script).read_text()
+        sandbox.write(script, text.replace(BODY, BODY + '    flor.log("h", w[0])\n'))
+    pool.close_idle()
+    acquire(sandbox, ["h"], number=0)
+    assert plan(sandbox, ["h"], number=0).start_seconds == 0.0
+    before = plan(sandbox, ["h"], number=1)
+    assert before.start_seconds > 0.0
+    assert before.seconds == before.start_seconds + before.tasks[0].seconds
+    _, _, report = acquire(sandbox, ["h"], number=1)
+    assert not report.failures
+    assert plan(sandbox, ["h"], number=1).start_seconds == 0.0
+    known = learnt.load(sandbox.project.store)
+    assert known.imports["numpy"] > 0.0
+    # Waiting for imports taught nothing of handing over.
+    assert "handing|other.py|validation" not in known.seen
+    pool.close_idle()
+    acquire(sandbox, ["h"], number=0)
+    assert plan(sandbox, ["h"], number=1).start_seconds == known.imports["numpy"]
