@@ -106,11 +106,10 @@ def record(root: Path, workloads: Workloads) -> None:
         subprocess.run(["git", "init", "--quiet", "--initial-branch=main", str(root)], check=True)
         (root / ".gitignore").write_text("out/\nlog.txt\n")
     there = {script for script, _ in _runs(Project(root, has_git=True))}
-    workloads = {name: each for name, each in workloads.items() if f"{name}.py" not in there}
     files = [(file, text) for each in workloads.values() for file, text in each.items()]
     for file, text in files:
         (root / file).write_text(adversary.original(text, False))
-    for workload in workloads:
+    for workload in [name for name in workloads if f"{name}.py" not in there]:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-W", "ignore", f"{workload}.py"], cwd=root, check=True)
         print(f"{workload:24} recorded in {time.perf_counter() - began:5.1f} s", flush=True)
