@@ -260,7 +260,7 @@ def pivot(folder: Path) -> None:
             show(title, min(ours), bar, min(theirs))
             # The wide table is attached and in DuckDB's memory, ours is opened by each statement.
             with connection._attached():
-                query = f"SELECT flor_pivot_sql({names})"
+                query = f"SELECT flor_pivot_sql({names}, brief := true)"
                 ((text,),) = connection._duckdb.execute(query).fetchall()
                 for _ in range(ROUNDS):
                     asked = connection._duckdb.sql(sql.format(f"({text})"))

@@ -83,6 +83,13 @@ _forms = st.sampled_from(
         "SELECT f.tstamp, {columns} FROM flor f{where} QUALIFY "
         "dense_rank() OVER (ORDER BY f.tstamp) < 3",
         "SELECT {columns} FROM flor{where} UNION ALL SELECT {columns} FROM flor",
+        "SELECT day(tstamp) AS day, {sums} FROM flor{where} GROUP BY ROLLUP (day)",
+        "SELECT {columns} FROM flor SEMI JOIN (VALUES (TIMESTAMP '2023-06-02 10:00:00')) "
+        "t(tstamp) USING (tstamp){where}",
+        "SELECT {columns}, max(tstamp) OVER (), (SELECT max(i + day(tstamp)) FROM range(3) t(i)) "
+        "FROM flor{where}",
+        "WITH RECURSIVE r AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM r WHERE i < 2) "
+        "SELECT i, {sums} FROM flor f JOIN r ON day(f.tstamp) > i{where} GROUP BY i",
     ]
 )
 
