@@ -129,8 +129,12 @@ def _is_brief(scope: exp.Expr, reference: Reference) -> bool:
 def _asks_for_all(scope: exp.Expr, reference: Reference) -> bool:
     if isinstance(scope, exp.Select):
         return not scope.selects or any(_is_star(item, reference) for item in scope.selects)
-    found = scope.find(exp.Star)  # MERGE … THEN INSERT *
-    return isinstance(scope, exp.Merge) and found is not None
+    actions = [when.args.get("then") for when in scope.find_all(exp.When)]
+    return any(
+        (isinstance(then, exp.Insert) and not then.args.get("expression"))  # …, *, BY NAME
+        or (isinstance(then, exp.Update) and not then.args.get("expressions"))
+        for then in actions
+    )
 
 
 def _is_row(name: str, reference: Reference, columns: Columns) -> bool:
