@@ -308,18 +308,28 @@ def test_forked_workers_of_a_dataloader_leave_the_objects_alone(tmp_path: Path) 
 def test_submit_waits_where_copies_take_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_process: None
 ) -> None:
-    monkeypatch.setenv("FLORDB_BACKGROUND_BYTES", "1000000")
-    kept, seen = kept_in(tmp_path)
-    gate = tmp_path / "gate"
+    class Firsts:  # here, so that its process need not import this module
+        def __init__(self) -> None:
+            self.file = open(tmp_path / "firsts", "w")  # noqa: SIM115
 
-    def wait_for_gate(_: Kept) -> None:
+        def see(self, array: numpy.ndarray) -> None:
+            assert (array == array[0]).all()
+            self.file.write(f"{array[0]:.0f}\n")
+
+        def close(self) -> None:
+            self.file.close()
+
+    def wait_for_gate(_: Firsts) -> None:
         while not gate.exists():
             time.sleep(0.01)
 
-    background.submit(wait_for_gate, kept)
-    kept.see(torch.zeros(100_000))  # 400 kB
-    kept.see(torch.ones(100_000))
-    third = threading.Thread(target=kept.see, args=(torch.full((100_000,), 2.0),))
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("FLORDB_BACKGROUND_BYTES", "1000000")
+    firsts = background.process(Firsts)
+    background.submit(wait_for_gate, firsts)
+    firsts.see(numpy.zeros(50_000))  # 400 kB
+    firsts.see(numpy.ones(50_000))
+    third = threading.Thread(target=firsts.see, args=(numpy.full(50_000, 2.0),))
     third.start()
     third.join(0.3)
     assert third.is_alive()
@@ -327,10 +337,10 @@ def test_submit_waits_where_copies_take_too_much(
     third.join(20)
     assert not third.is_alive()
     for number in range(3, 30):  # more than all, once nothing else is held; and round the ring
-        kept.see(torch.full((2_000_000 if number % 10 == 3 else 10_000 * number,), float(number)))
-    got = seen()
-    assert [value[0].item() for value in got] == list(range(30))
-    assert all(value.eq(number).all() for number, value in enumerate(got))
+        size = 1_000_000 if number % 10 == 3 else 5_000 * number
+        firsts.see(numpy.full(size, float(number)))
+    firsts.close()
+    assert (tmp_path / "firsts").read_text().split() == [str(number) for number in range(30)]
 
 
 def test_signals_do_not_end_the_process(tmp_path: Path) -> None:
@@ -344,17 +354,18 @@ def test_signals_do_not_end_the_process(tmp_path: Path) -> None:
 def test_training_goes_on_when_the_process_is_killed(
     tmp_path: Path, own_process: None, recwarn: pytest.WarningsRecorder
 ) -> None:
-    kept, _ = kept_in(tmp_path)
-    background.submit(lambda _: os.kill(os.getpid(), signal.SIGKILL), kept)
+    first = background.process(open, tmp_path / "first", "w")
+    background.submit(lambda _: os.kill(os.getpid(), signal.SIGKILL), first)
     assert background.wait(20)
-    kept.see(1)
-    kept.flush()
+    first.write("dropped")
+    first.flush()
     (warning,) = warnings_of(recwarn)
     assert "was ended by signal 9" in warning
     assert "are dropped" in warning
-    other, seen = kept_in(tmp_path)  # those made afterwards have a process again
-    other.see(2)
-    assert seen() == [2]
+    second = background.process(open, tmp_path / "second", "w")  # has a process again
+    second.write("text")
+    second.flush()
+    assert (tmp_path / "second").read_text() == "text"
 
 
 def test_without_anonymous_memory_the_thread_takes_the_place(
