@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from flordb.analysis.program import Module, Program
+from flordb.analysis.program import Function, Module, Program
 
 _CHANGING = frozenset(
     (
@@ -37,17 +37,70 @@ def handed_objects(
 ) -> Iterator[tuple[str | None, ast.ClassDef]]:
     """(variable, class) of the project's objects that a library's function is given and whose
     methods change them; None for one made in the call, of which nobody else has a name."""
+    for variable, cls in _handed(program, module, call):
+        if changed_attributes(cls):
+            yield variable, cls
+
+
+def _handed(
+    program: Program, module: Module, call: ast.Call
+) -> Iterator[tuple[str | None, ast.ClassDef]]:
     if not _is_of_library(program, module, call):
         return
     for given in _given(call):
         if isinstance(given, ast.Name):
             for made in _classes_of(program, given.id):
-                if changed_attributes(made):
-                    yield given.id, made
+                yield given.id, made
         elif isinstance(given, ast.Call) and isinstance(given.func, ast.Name):
             cls = _class_named(program, given.func.id)
-            if cls is not None and changed_attributes(cls):
+            if cls is not None:
                 yield None, cls
+
+
+def called_by_libraries(program: Program) -> Iterator[tuple[Module, Function]]:
+    """The functions that a library may call by itself: methods of classes that are made from its
+    own or handed to it, what it decorates, and methods that are mentioned without being called."""
+    handed = {
+        cls
+        for module in program.modules.values()
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call)
+        for _, cls in _handed(program, module, call)
+    }
+    mentioned = {name for m in program.modules.values() for name in m.mentioned_attributes}
+    for module in program.modules.values():
+        for cls in module.classes.values():
+            whole = cls in handed or _derives_from_library(program, module, cls)
+            for method in (n for n in cls.body if isinstance(n, _FUNCTIONS)):
+                if whole or method.name in mentioned:
+                    yield module, method
+        for function in (each for found in module.functions.values() for each in found):
+            if any(_is_foreign(module, each) for each in function.decorator_list):
+                yield module, function
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _derives_from_library(program: Program, module: Module, cls: ast.ClassDef) -> bool:
+    waiting, seen = [(module, cls)], {cls}
+    while waiting:
+        module, cls = waiting.pop()
+        for base in cls.bases:
+            if _is_foreign(module, base):
+                return True
+            name = getattr(base, "id", getattr(base, "attr", ""))
+            own = [(m, m.classes[name]) for m in program.modules.values() if name in m.classes]
+            waiting += [(m, found) for m, found in own if found not in seen]
+            seen |= {found for _, found in own}
+    return False
+
+
+def _is_foreign(module: Module, node: ast.expr) -> bool:
+    """Whether an expression is made of what is imported from a library."""
+    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return isinstance(node, ast.Name) and node.id in module.foreign
 
 
 @cache
@@ -55,7 +108,7 @@ def changed_attributes(cls: ast.ClassDef) -> frozenset[str]:
     """The attributes of ``self`` that the methods of a class change, ``__init__`` aside."""
     found: set[str] = set()
     for method in cls.body:
-        if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(method, _FUNCTIONS):
             own = method.args.args[0].arg if method.args.args else ""
             if method.name != "__init__":
                 found |= {name for node in ast.walk(method) for name in _changed(node, own)}

@@ -46,6 +46,16 @@ class Module:
         )
 
     @cached_property
+    def mentioned_attributes(self) -> frozenset[str]:
+        """The attributes that are read without being called."""
+        called = {id(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)}
+        return frozenset(
+            n.attr
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load) and id(n) not in called
+        )
+
+    @cached_property
     def made_of(self) -> dict[str, set[str]]:
         """The names of what is called to make a variable's value: classes, maybe."""
         found: dict[str, set[str]] = {}

@@ -73,7 +73,7 @@ def statements_of(sources: Mapping[str, str], script: str) -> tuple[LogStatement
     program = Program(sources, script)
     found: dict[tuple[str, str, int], LogStatement] = {}
     around: dict[object, str] = {}
-    for visit in walk(program):
+    for visit in walk(program, libraries=True):
         for name, pattern in _names(visit.module, visit.statement):
             key = (name, visit.module.path, visit.statement.lineno)
             if key in found and len(found[key].nest) >= len(visit.nest):

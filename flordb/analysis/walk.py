@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from flordb.analysis.escapes import called_by_libraries
 from flordb.analysis.program import Function, Module, Program, string_argument
 from flordb.analysis.shapes import header_calls
 
@@ -21,7 +22,8 @@ class Visit:
 
     ``nest``: names of the `flor.loop`s and `flor.iteration`s around it, outermost first.
     ``loops``: for each of these, whether it is a loop. ``done``: the top-level loops that ended
-    before it. ``function``: the function that it stands in, if any.
+    before it. ``function``: the function that it stands in, if any. ``by_library``: no code of the
+    project calls that, but a library may, at any time; the other fields then say nothing.
     """
 
     module: Module
@@ -30,6 +32,7 @@ class Visit:
     loops: tuple[bool, ...]
     done: tuple[str, ...]
     function: Function | None
+    by_library: bool = False
 
     @property
     def top_loop(self) -> str | None:
@@ -46,10 +49,16 @@ class Visit:
         return tuple(names[1:])
 
 
-def walk(program: Program) -> Iterator[Visit]:
-    """Each statement that the script may run, in order, once for each different surrounding."""
+def walk(program: Program, libraries: bool = False) -> Iterator[Visit]:
+    """Each statement that the script may run, in order, once for each different surrounding.
+
+    Parameters: ``libraries``, whether to go on with what only libraries call.
+    """
     if program.script in program.modules:
-        yield from _Walk(program).module(program.modules[program.script])
+        walking = _Walk(program)
+        yield from walking.module(program.modules[program.script])
+        if libraries:
+            yield from walking.by_libraries()
 
 
 class _Walk:
@@ -60,6 +69,8 @@ class _Walk:
         self.stack: list[Function] = []
         self.seen: set[object] = set()
         self.visits = 0
+        self.entered: set[Function] = set()
+        self.is_by_library = False
 
     def module(self, module: Module) -> Iterator[Visit]:
         if module.path not in self.seen:
@@ -80,7 +91,14 @@ class _Walk:
         names = tuple(name for name, _ in self.nest)
         loops = tuple(is_loop for _, is_loop in self.nest)
         function = self.stack[-1] if self.stack else None
-        return Visit(module, statement, names, loops, self.done, function)
+        return Visit(module, statement, names, loops, self.done, function, self.is_by_library)
+
+    def by_libraries(self) -> Iterator[Visit]:
+        """The statements in functions that were not met, and that a library may call."""
+        self.is_by_library = True
+        for module, function in list(called_by_libraries(self.program)):
+            if function not in self.entered:
+                yield from self.function(module, function)
 
     def statement(self, module: Module, node: ast.stmt) -> Iterator[Visit]:
         match node:
@@ -164,6 +182,7 @@ class _Walk:
         if function in self.stack or key in self.seen:
             return
         self.seen.add(key)
+        self.entered.add(function)
         self.stack.append(function)
         yield from self.body(module, function.body)
         self.stack.pop()

@@ -43,7 +43,7 @@ def steps_for(
     the wanted indexes of the top-level loop (None: all). Raises ReplayError where the run cannot
     give the values.
     """
-    visits = list(walk(program))
+    visits = list(walk(program, libraries=True))
     statements = [v for v in visits if _inside(v, insertions, "statement", "opening")]
     support = [v for v in visits if _inside(v, insertions, "support")]
     if not statements:
@@ -54,8 +54,11 @@ def steps_for(
         raise ReplayError(f"the value depends on what differs each time: {source}")
     read = frozenset[str]().union(*(names_read(v.statement) for v in statements))
     needed = dependencies(program, read)
-    deepener = _Deepener(program, visits, record, needed, snapshots)
-    if all(v.top_loop is None for v in (*statements, *support)):
+    own = [visit for visit in visits if not visit.by_library]
+    deepener = _Deepener(program, own, record, needed, snapshots)
+    if any(v.by_library for v in (*statements, *support)):
+        steps = deepener.anywhere()
+    elif all(v.top_loop is None for v in (*statements, *support)):
         steps = deepener.outside(statements)
     else:
         steps = deepener.inside(statements, support, iterations)
@@ -108,6 +111,14 @@ class _Deepener:
             return Steps("suffix", before=before, finish=self.finish(before))
         # Their state cannot be loaded, so the loops are run: a range scan over all of them, and on.
         return Steps("range", loops=before, from_start=True, go_on=True)
+
+    def anywhere(self) -> Steps:
+        """For what a library calls, who knows where: all of the run."""
+        self.why.append("a library calls it, at any time, so all of the run is repeated")
+        tops = tuple(dict.fromkeys(name for name, _ in self.record.loops))
+        if not tops:
+            return Steps("prefix")
+        return Steps("range", loops=tops, go_on=True).wholly()
 
     def entered(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the loops that the run entered. Raises ReplayError where it did not get past."""

@@ -55,7 +55,9 @@ class Replayer:
         self.job = job
         self.steps = job.steps
         self.record = record
-        self.output = Output(job, record, write)
+        self.output = Output(job, record, self._send)
+        self._write = write
+        self._early: list[dict[str, Any]] = []
         self._leave = leave
         self._place: Context | contexts.Steps = root()
         self._top: Context | None = None
@@ -134,6 +136,19 @@ class Replayer:
                 "first"
             )
         rng.set_states(self._first)
+        for line in self._early:
+            self._write(line)
+
+    def _send(self, line: dict[str, Any]) -> None:
+        """Write a line, but none before it is known that the run's generators are there."""
+        if self._started or self._first is None:
+            self._write(line)
+        else:
+            self._early.append(line)
+
+    def script_ended(self) -> None:
+        """Nothing of the script is left to run."""
+        self._start()
 
     def _refuse_unseeded(self) -> None:
         unseeded = self._seeds.unseeded() if self._seeds is not None else ()
@@ -146,7 +161,8 @@ class Replayer:
     # What scripts call.
 
     def log(self, name: str, value: T) -> T:
-        self._start()
+        if not self.output.is_wanted(name) and not self._observing:
+            self._start()  # the run made this call, too
         if self.output.is_wanted(name):
             if self._collecting:
                 self._refuse_unseeded()

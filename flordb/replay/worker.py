@@ -11,6 +11,8 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -74,13 +76,25 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
             import_library(name)
         replayer.prepare()
         text = Path(path).read_text()
-        run_script(text, path, job.observed.get(job.script, ()), job.module)
+        with _passing_exit():
+            run_script(text, path, job.observed.get(job.script, ()), job.module)
+        replayer.script_ended()
     except SystemExit as error:
-        finish(None if error.code in (None, 0) else f"SystemExit: {error.code}")
+        finish(f"SystemExit: {error.code}")
     except BaseException as error:
         traceback.print_exc()
         finish(_describe(error, job.workspace))
     finish(None)
+
+
+@contextmanager
+def _passing_exit() -> Iterator[None]:
+    """The script may end itself, as one that has done its work."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
 
 
 def import_library(name: str) -> None:

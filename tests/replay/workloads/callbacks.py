@@ -28,6 +28,7 @@ class History:
     def on_epoch_end(self, epoch, loss):
         self.losses.append(loss)
         self.best = loss if self.best is None else min(self.best, loss)
+        flor.log("truth:inside", [epoch, self.best, len(self.losses)])
 
 
 class Ema:
@@ -79,6 +80,7 @@ def fit(trainer, net, opt):
         flor.log("truth:sums", [bound.sum, given.sum, closed.sum, called.sum])
 
 
+flor.log("truth:before", torch.initial_seed())
 net = nn.Linear(2, 1)
 opt = torch.optim.SGD(net.parameters(), lr=0.1)
 trainer = pluggy.PluginManager("trainer")
