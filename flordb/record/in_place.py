@@ -16,14 +16,17 @@ from flordb.record.present import is_plain_memory
 
 
 def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
-    """Parameters: ``state``, whose data are None where the tensor has them."""
+    """Parameters: ``state``, whose data are None where the tensor has them; they go to its memory
+    if it can keep that (`sharing`), and are it otherwise."""
     torch = sys.modules["torch"]
     data, grad = state["data"], state["grad"]
     if not is_changeable(live):
         return tensor_anew(state)
     with torch.no_grad():
-        if data is not None:
+        if data is not None and state["in_its_memory"]:
             _copy_into(live, data)
+        elif data is not None:
+            live.data = data.to(live.device)
         live.requires_grad_(state["requires_grad"])
         live.grad = None if grad is None else grad.to(live.device)
     return live
@@ -36,7 +39,7 @@ def is_changeable(live: Any) -> bool:
 
 def _copy_into(live: Any, data: Any) -> None:
     same = live.shape == data.shape and live.dtype == data.dtype
-    if same and is_plain_memory(live) and live.stride() == data.stride():
+    if same and data.is_cpu and is_plain_memory(live) and live.stride() == data.stride():
         # torch would copy with all its threads, which wait for each other on a busy machine.
         ctypes.memmove(live.data_ptr(), data.data_ptr(), live.nbytes)
     elif same and not _overlaps(live):

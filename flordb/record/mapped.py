@@ -25,6 +25,11 @@ class MappedBlocks:
         self._blocks: dict[int, memoryview] = {}
         self._bytes: dict[tuple[int, str], Any] = {}
         self._made: dict[int, Any] = {}
+        self._places: dict[int, memoryview] = {}
+
+    def place(self, places: dict[int, memoryview]) -> None:
+        """Let blocks be in live memory from when they are first asked for, and not be mapped."""
+        self._places = places
 
     def tensor(self, number: int) -> Any:
         """The tensor or array with this number, always the same one."""
@@ -36,7 +41,10 @@ class MappedBlocks:
 
     def _memory(self, number: int) -> memoryview:
         if number not in self._blocks:
-            self._blocks[number] = self._block(number)
+            self._blocks[number] = data = self._block(number)
+            if number in self._places:
+                self._blocks[number] = self._places[number]
+                self._blocks[number][:] = data
         return self._blocks[number]
 
     def _block(self, number: int) -> memoryview:

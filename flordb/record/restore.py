@@ -37,6 +37,7 @@ from flordb.record.mapped import MappedBlocks
 from flordb.record.modes import set_modes
 from flordb.record.present import Present
 from flordb.record.reach import Path, resolve, spell, take
+from flordb.record.sharing import sharing_of
 from flordb.store.objects import ObjectStore
 from flordb.store.snapshots import Manifest
 
@@ -98,6 +99,7 @@ class _Restore:
         self.failed: dict[str, str] = dict(manifest.missing)
         # Paths are resolved before anything changes: restoring a container moves what is below it.
         self.found = self.live_objects()
+        self.parted = self.share_memory()
         self.replaced: dict[int, tuple[Any, Any]] = {}
 
     def run(self) -> dict[str, str]:
@@ -114,21 +116,41 @@ class _Restore:
     def live_objects(self) -> list[Any]:
         """The live objects at the anchors' paths. What the run's loop has made two objects of may
         still be one: it belongs to the first path that leads to it."""
-        bound = {path for path, _ in self.bindings}
         found: list[Any] = [None] * len(self.anchors)
         known: set[int] = set()
-        # Variables that the loop did not bind have what they had; then come the others.
-        order = sorted(
-            range(len(self.anchors)),
-            key=lambda at: 2 if (path := self.anchors[at][1]) in bound else len(path) > 1,
-        )
-        for at in order:
+        for at in self.order():
             _, path, name, _ = self.anchors[at]
             value = self.live(path, name)
             if value is not None and id(value) not in known:
                 known.add(id(value))
                 found[at] = value
         return found
+
+    def order(self) -> list[int]:
+        """The numbers of the anchors: variables that the loop did not bind have what they had; then
+        come the others, and last what is only found through those that it did bind."""
+        bound = {path for path, _ in self.bindings}
+
+        def place(at: int) -> int:
+            path = self.anchors[at][1]
+            return 2 if path[:1] in bound or path in bound else int(len(path) > 1)
+
+        return sorted(range(len(self.anchors)), key=place)
+
+    def share_memory(self) -> set[int]:
+        """Find out which live objects cannot keep their memory; arrays among them are made anew."""
+        live = []
+        for at in self.order():
+            kind, _, _, data = self.anchors[at]
+            if self.found[at] is not None and data is not None and kind in ("tensor", "array"):
+                number = data[0] if type(data) is tuple else _number(data)
+                live.append((at, self.found[at], number))
+        sharing = sharing_of(live, self.manifest)
+        self.blocks.place(sharing.memory)
+        for at in sharing.parted:
+            if self.anchors[at][0] == "array":
+                self.found[at] = None
+        return sharing.parted
 
     def rebind(self) -> None:
         """Let all variables that had what could not be changed in place have its replacement."""
@@ -185,7 +207,7 @@ class _Restore:
             self.done[number] = live
             if kind == "array" and self.present.holds(live, self.manifest, _number(data), False):
                 return live
-            state = self.load(data, live)
+            state = self.load(data, live, number not in self.parted)
             replaced = self.in_place(kind, live, state)
             if replaced is not live:
                 self.done[number] = replaced
@@ -193,14 +215,15 @@ class _Restore:
             return replaced
         return self.anew(number, kind, path, data)
 
-    def load(self, data: Any, live: Any = None) -> Any:
+    def load(self, data: Any, live: Any = None, in_its_memory: bool = False) -> Any:
         if type(data) is tuple:
             number, grad, requires_grad, parameter = data
-            is_there = is_changeable(live) if live is not None else False
+            is_there = in_its_memory and is_changeable(live)
             if is_there:
                 is_there = self.present.holds(live, self.manifest, number, requires_grad)
             return {
                 "data": None if is_there else self.raw(number),
+                "in_its_memory": in_its_memory,
                 "grad": None if grad is None else self.raw(grad),
                 "requires_grad": requires_grad,
                 "parameter": parameter,

@@ -262,6 +262,43 @@ def test_what_shared_memory_shares_it_again(tmp_path) -> None:
     assert made["array"][7] == 100.0
 
 
+def test_what_the_loop_parted_is_restored_apart(tmp_path) -> None:
+    """The best state was a view of the model's until there was a better one."""
+    net = nn.Linear(300, 200)
+    array = np.arange(10.0)
+    kept = Kept(tmp_path)
+    apart = {name: value + 1 for name, value in net.state_dict().items()}
+    kept.take(best=apart, net=net, numbers=array, held=[array + 1])
+    kept.done()
+    live = nn.Linear(300, 200)
+    numbers = np.zeros(10)
+    best: dict[str, Any] = dict(live.state_dict())
+    values: dict[str, Any] = {"numbers": numbers, "held": [numbers.view()]}
+    kept.restore(net=live, best=best, **values)
+    assert torch.equal(live.weight, net.weight)
+    assert torch.equal(best["weight"], net.weight + 1)
+    assert numbers.tolist() == array.tolist()
+    assert values["held"][0].tolist() == (array + 1).tolist()
+
+
+def test_what_the_loop_joined_is_restored_joined_and_in_place(tmp_path) -> None:
+    base, numbers = torch.arange(30_000.0), np.arange(9.0)
+    values: dict[str, Any] = {"base": base, "tail": base[20_000:], "numbers": numbers}
+    kept = Kept(tmp_path)
+    kept.take(**values, held={"part": numbers[3:6], "grid": base.view(300, 100)})
+    kept.done()
+    live, array, held = torch.zeros(30_000), np.zeros(9), {"part": np.zeros(3)}
+    tail = torch.zeros(10_000)
+    kept.restore(base=live, tail=tail, numbers=array, held=held)
+    assert torch.equal(live, base)
+    assert array.tolist() == numbers.tolist()
+    live[20_000] = -1.0
+    array[4] = -2.0
+    made: dict[str, Any] = held
+    assert tail[0] == made["grid"][200, 0] == -1.0
+    assert made["part"].tolist() == [3.0, -2.0, 5.0]
+
+
 def test_equal_tensors_are_stored_once_and_stay_apart(tmp_path) -> None:
     kept = Kept(tmp_path)
     kept.take(
