@@ -169,3 +169,5 @@ def mapped() -> Iterator[None]:
         raise
     except duckdb.Error as error:
         raise translate(error) from error
+    except RecursionError:
+        raise ProgrammingError("the statement is nested too deeply to be planned") from None

@@ -181,6 +181,8 @@ def parse(sql: str) -> Statement:
     explain = bool(head and head["explain"])
     # Blanks instead of EXPLAIN or PREPARE keep the positions.
     text = " " * head.end() + sql[head.end() :] if head else sql
+    if text.startswith("\ufeff"):  # of an editor's, at the beginning of a file
+        text = f" {text[1:]}"
     try:
         parsed = _DUCKDB.parser().parse(adapted(_DUCKDB.tokenize(text)), text)
         trees = [tree for tree in parsed if tree is not None]
@@ -394,10 +396,12 @@ def _is_false(part: exp.Expr) -> bool:
 
 def conjuncts(condition: exp.Expr) -> Iterator[exp.Expr]:
     """The parts of a condition that must all hold."""
-    while isinstance(condition, exp.Paren):
-        condition = condition.this
-    if isinstance(condition, exp.And):
-        yield from conjuncts(condition.left)
-        yield from conjuncts(condition.right)
-    else:
-        yield condition
+    waiting = [condition]  # a generated statement can have more than Python's stack is deep
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, exp.Paren):
+            waiting.append(part.this)
+        elif isinstance(part, exp.And):
+            waiting += [part.right, part.left]
+        else:
+            yield part

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from flordb.query.acquire import in_vain, sentences, untold, without
-from flordb.query.errors import ProgrammingError, mapped
+from flordb.query.errors import mapped
 from flordb.query.explain import describe
 from flordb.query.planner import Prepared, prepare
 from flordb.query.sharing import acquire
@@ -55,7 +54,7 @@ class Engine:
 
         Raises Refused, BudgetExceeded and the errors of `flordb.query.errors`.
         """
-        with _not_too_deep():
+        with mapped():
             parsed = self._checked(sql, client)
             if not parsed.references:
                 return sql
@@ -66,7 +65,7 @@ class Engine:
     def described(self, sql: str, client: Client) -> tuple[str, bool]:
         """A statement with the columns of ``sql``, for which nothing is acquired, and whether it
         gives the rows, too, because nothing is lacking. Raises as `prepared`."""
-        with _not_too_deep():
+        with mapped():
             parsed = self._checked(sql, client)
             if not parsed.references:
                 return sql, True
@@ -127,14 +126,6 @@ def _tell_of_vain(prepared: Prepared, client: Client) -> None:
     if client.settings.acquire != "never":
         for text in in_vain(untold(prepared.tried, client.told)):
             client.tell(text)
-
-
-@contextmanager
-def _not_too_deep() -> Iterator[None]:
-    try:
-        yield
-    except RecursionError:
-        raise ProgrammingError("the statement is nested too deeply to be planned") from None
 
 
 @lru_cache(maxsize=256)  # dashboards send the same statements again and again

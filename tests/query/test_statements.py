@@ -126,6 +126,17 @@ def test_numbered_parameters_are_given_by_their_numbers(db: Connection) -> None:
     assert db.execute(sql, [1, "x"]).fetchall() == [(1, "x", 1)]
 
 
+def test_long_statements_are_planned_and_deep_ones_refused(db: Connection) -> None:
+    conditions = " AND ".join(f"lr <> {number}" for number in range(3, 1_500))
+    assert db.execute(f"SELECT max(lr) FROM flor WHERE {conditions}").fetchall() == [(2,)]
+    with pytest.raises(ProgrammingError, match="nested too deeply"):
+        db.execute(f"SELECT {'(' * 300}lr{')' * 300} FROM flor")
+
+
+def test_a_byte_order_mark_is_no_name(db: Connection) -> None:
+    assert db.execute("\ufeffSELECT lr FROM flor WHERE lr = 1").fetchall() == [(1,)]
+
+
 def test_parameters_may_be_cast(db: Connection) -> None:
     sql = "SELECT lr, ?::VARCHAR || ? FROM flor WHERE lr = ?::INTEGER"
     assert db.execute(sql, ["a", "b", "2"]).fetchall() == [(2, "ab")]
