@@ -62,17 +62,18 @@ def main(calls: int, answers: int, memory: int, exit_seconds: float, start_secon
             sender.send("failed", _traceback_of(error))
         sender.done(call.ticket)
         end.has_started()
-    if dropped:
-        print(f"flordb: {dropped} calls {_DROPPED}", file=sys.stderr)
     background.wait()  # for what calls have submitted here
     for name, failure in objects.close():
         sender.send("failed to close", (name, _traceback_of(failure)))
+    if dropped:
+        with suppress(OSError):  # nobody may listen any more
+            print(f"flordb: {dropped} calls {_DROPPED}", file=sys.stderr, flush=True)
 
 
 def _make(call: Call, objects: Objects, mapping: Mapping) -> None:
     if call.pickled is None:
         return
-    if call.folder is not None and call.folder != os.getcwd():
+    if call.folder is not None:
         os.chdir(call.folder)
     memory = mapping.at_least(call.start + call.nbytes)
     try:

@@ -117,6 +117,20 @@ def test_the_end_waits_for_the_process_but_not_for_ever(sandbox) -> None:
     assert written(sandbox.root) == []  # it was ended
 
 
+def test_what_was_done_is_written_also_where_nobody_listens_any_more(sandbox) -> None:
+    slow = "log.flush()\nfor number in range(1000, 2000):\n    log.write(number, 0.01)\n"
+    sandbox.write("train.py", LOGGER + MANY + slow + "print('sent', flush=True)\ntime.sleep(60)")
+    training = sandbox.start("train.py", FLORDB_EXIT_WAIT_SECONDS="1")
+    assert training.stdout.readline() == "sent\n"
+    training.stdout.close()
+    training.stderr.close()
+    training.kill()
+    training.wait()
+    found = written(sandbox.root)
+    assert 1000 < len(found) < 2000
+    assert found == list(range(len(found)))
+
+
 def test_a_killed_training_leaves_work_for_a_while_and_what_was_done_is_written(sandbox) -> None:
     slow = "log.flush()\nfor number in range(1000, 2000):\n    log.write(number, 0.01)\n"
     sandbox.write(
