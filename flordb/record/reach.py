@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from flordb.record.frames import Uses, is_local, uses_of_code
 
@@ -39,21 +39,38 @@ class Reach:
     named: dict[Path, Any] = field(default_factory=dict)
 
 
+Classes = list[tuple[type, Path]]
+"""Classes of the project's that objects below one have, and the paths from there to the objects."""
+
+
+class Below(Protocol):
+    """What is known of a torch module or an optimizer from the last snapshot."""
+
+    def known(self, value: Any) -> Classes | None:
+        """The classes below an object, where nothing is below it but what was, and no function of
+        the project's."""
+
+    def learn(self, value: Any, classes: Classes) -> None:
+        """No function of the project's is below this object, but these classes are."""
+
+
 def reach(
     frame: FrameType,
     uses: Uses,
     checkpoint: Mapping[str, Any],
     is_project: Callable[[str], bool],
+    below: Below | None = None,
 ) -> Reach:
     """The objects that a loop in ``frame`` can change.
 
     Parameters: ``uses``, the names in the loop; ``checkpoint``, the objects given to
-    ``flor.checkpointing``; ``is_project``, whether a source file is the project's.
+    ``flor.checkpointing``; ``is_project``, whether a source file is the project's; ``below``, what
+    is known of models.
     """
     found = Reach()
     for name, value in checkpoint.items():
         found.roots[(("checkpoint", name),)] = value
-    walker = _Functions(found, is_project)
+    walker = _Functions(found, is_project, below)
     local, module = frame.f_locals, frame.f_globals
     names, stores = uses.loads | uses.stores, uses.stores
     if names & _BY_COMPUTED_NAMES:
@@ -103,18 +120,66 @@ def _global(module: Mapping[str, Any], name: str) -> Path:
     return (("global", f"{module.get('__name__', '__main__')}:{name}"),)
 
 
+@dataclass
+class _Model:
+    """What is met below a module or an optimizer, which has a path of ``depth`` steps."""
+
+    seen: set[int]
+    depth: int
+    classes: Classes = field(default_factory=list)
+    has_functions: bool = False
+
+
 class _Functions:
     """Follows functions of the project to the globals and closures that they use."""
 
-    def __init__(self, found: Reach, is_project: Callable[[str], bool]) -> None:
+    def __init__(
+        self, found: Reach, is_project: Callable[[str], bool], below: Below | None
+    ) -> None:
         self.found = found
         self.is_project = is_project
         self.seen: set[int] = set()
+        self._below = below
+        self._model: _Model | None = None
+        torch = sys.modules.get("torch")
+        self._models = (torch.nn.Module, torch.optim.Optimizer) if torch is not None else ()
 
     def follow(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
-        if id(value) in self.seen or len(self.seen) > _MOST_FUNCTIONS:
+        seen = self.seen if self._model is None else self._model.seen
+        if id(value) in seen or len(self.seen) > _MOST_FUNCTIONS:
             return
-        self.seen.add(id(value))
+        seen.add(id(value))
+        if self._below is not None and self._model is None and isinstance(value, self._models):
+            self._follow_model(value, path, attributes)
+        else:
+            self._follow(value, path, attributes)
+
+    def _follow_model(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
+        """Follow a module or an optimizer: all below it, or only what is known to matter."""
+        assert self._below is not None
+        known = self._below.known(value)
+        if known is not None:
+            for kind, steps in known:
+                self._follow_class(kind, (*path, *steps), attributes)
+            return
+        model = self._model = _Model({id(value)}, len(path))
+        self._follow(value, path, attributes)
+        self._model = None
+        if not model.has_functions:
+            self._below.learn(value, model.classes)
+
+    def _follow_class(self, kind: type, path: Path, attributes: frozenset[str]) -> None:
+        model, self._model = self._model, None
+        functions = list(self._methods(kind))
+        for function in functions:
+            self.follow(function, path, attributes)
+        self._model = model
+        if model is not None and functions:
+            model.classes.append((kind, path[model.depth :]))
+
+    def _follow(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
+        if self._model is not None and self._leads_elsewhere(value, self._model):
+            self._model.has_functions = True
         if isinstance(value, MethodType):
             self.follow(value.__func__, (*path, ("a", "__func__")), attributes)
             self.found.roots.setdefault((*path, ("a", "__self__")), value.__self__)
@@ -127,11 +192,20 @@ class _Functions:
                     self._use(vars(value), name, attributes)
         else:
             kind = value if isinstance(value, type) else type(value)
-            for function in self._methods(kind):
-                self.follow(function, path, attributes)
+            self._follow_class(kind, path, attributes)
             for step, child in _held(value):
                 if not isinstance(child, _PLAIN):
                     self.follow(child, (*path, *step), attributes)
+
+    def _leads_elsewhere(self, value: Any, model: _Model) -> bool:
+        """Whether a value below a model is code that may use what is not."""
+        if isinstance(value, MethodType):
+            return id(value.__self__) not in model.seen
+        if isinstance(value, FunctionType):
+            return self.is_project(value.__code__.co_filename)
+        return isinstance(value, ModuleType) and self.is_project(
+            getattr(value, "__file__", None) or ""
+        )
 
     def _methods(self, kind: type) -> Iterator[FunctionType]:
         for owner in kind.__mro__:

@@ -308,7 +308,8 @@ class Recorder:
             return
         began = time.perf_counter()
         try:
-            found = reach(frame, uses, self._checkpoint, self._is_project)
+            below = self._snapshotter.known(boundary)
+            found = reach(frame, uses, self._checkpoint, self._is_project, below)
             taken = self._snapshotter.take(boundary, found, info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")

@@ -111,6 +111,12 @@ class Snapshotter:
         self._thread = threading.Thread(target=self._run, name="flordb-snapshots", daemon=True)
         self._thread.start()
 
+    def known(self, boundary: str) -> Trees:
+        """What earlier snapshots know, to be asked about a boundary before `take`."""
+        self._trees.release()
+        self._trees.begin(kind_of(boundary), "=" in boundary)
+        return self._trees
+
     def take(self, boundary: str, found: Reach, info: dict[str, Any]) -> bool:
         """Take a snapshot of what was found; it is stored when ``saved`` is called.
 
@@ -118,6 +124,7 @@ class Snapshotter:
         Returns False, and takes none, while the disk has no room for the bytes that it lacked last.
         """
         if self._lacking and not self._budget.has_room(self._lacking):
+            self._trees.release()
             return False
         self._lacking = 0
         self._room.acquire()

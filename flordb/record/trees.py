@@ -15,6 +15,7 @@ an object is compared; constants, of which only the id is, are kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,14 @@ from flordb.record.anchors import Anchor, children_of
 from flordb.record.contents import Contents, children, contents_of, is_constant
 from flordb.record.leaves import Leaf, Leaves, Unfit
 from flordb.record.outline import Outline
-from flordb.record.reach import Path
+from flordb.record.reach import Classes, Path
 from flordb.record.tensors import Piece
 
 _MOST_MISSES = 3
 """A tree that never fits is not made again and again."""
 
 _MOST_OUTLINES = 5
+_MOST_ROOTS = 1_000
 
 State = tuple[str, Path, str, Any]
 """What a snapshot holds of an anchor: its kind, path and type, and what was pickled of it."""
@@ -211,6 +213,9 @@ class Tree:
         self._before = {i: number for i, number in self._outside.items() if number < first}
         self._outline: Outline | None = None
         self._outlines = 0
+        self._looked: tuple[Any, tuple[Sequence[Any], Sequence[Any]]] | None = None
+        self.classes: Classes | None = None
+        self._own: Any = None
         self._gather()
 
     def _gather(self) -> None:
@@ -239,6 +244,8 @@ class Tree:
     def _look(self, value: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         """The objects of the tree, and its tensors, still to be verified. Raises Unfit, or what
         looking into an object raises."""
+        if self._looked is not None and self._looked[0] is value:
+            return self._looked[1]
         found = self._outline.look(value) if self._outline is not None else None
         if found is not None:
             return found
@@ -252,6 +259,24 @@ class Tree:
             self._outlines += 1
             self._outline = Outline(objects, self._parts, self._library)
         return objects, tensors
+
+    def learn(self, value: Any, classes: Classes) -> None:
+        """These are the project's classes below ``value``, which this fits."""
+        if self._fixed and self.is_clean:
+            self.classes, self._own = classes, _hooked(value)
+
+    def known(self, value: Any) -> Classes | None:
+        """The project's classes below ``value``, if that is what it was."""
+        if self.classes is None or self._outline is None or _hooked(value) != self._own:
+            return None
+        try:
+            found = self._outline.look(value)
+        except (Unfit, LookupError, AttributeError, TypeError, RuntimeError):
+            return None
+        if found is None or not self.is_clean:
+            return None
+        self._looked = value, found
+        return self.classes
 
     @property
     def is_clean(self) -> bool:
@@ -286,10 +311,20 @@ class Tree:
 
     def release(self) -> None:
         """Let go of the program's objects."""
+        self._looked = None
         for anchor in self.anchors:
             anchor.value = None
         for piece in self._pieces:
             piece.value = None
+
+
+def _hooked(value: Any) -> tuple[Any, ...]:
+    """What tells, besides an outline, that no code was added below a module or an optimizer: each
+    hook has a number in torch, and methods may be put over those of an optimizer."""
+    torch = sys.modules["torch"]
+    hooks = torch.utils.hooks.RemovableHandle.next_id
+    is_optimizer = isinstance(value, torch.optim.Optimizer)
+    return hooks, *(map(id, vars(value).values()) if is_optimizer else ())
 
 
 class Trees:
@@ -302,6 +337,28 @@ class Trees:
         self._kind = ""
         self._recurs = False
         self._used: list[Tree] = []
+        self._by_root: dict[tuple[str, int], Tree] = {}
+        self._learned: dict[int, Classes] = {}
+
+    def known(self, value: Any) -> Classes | None:
+        """The project's classes below a module or an optimizer, if nothing else is there than at
+        the last boundary of this kind, and no function of the project's."""
+        tree = self._by_root.get((self._kind, id(value)))
+        if tree is None:
+            return None
+        self._used.append(tree)
+        return tree.known(value)
+
+    def learn(self, value: Any, classes: Classes) -> None:
+        """There are these classes now."""
+        self._learned[id(value)] = classes
+
+    def _rooted(self, value: Any, tree: Tree) -> None:
+        if len(self._by_root) > _MOST_ROOTS:
+            self._by_root.clear()
+        self._by_root[self._kind, id(value)] = tree
+        if id(value) in self._learned:
+            tree.learn(value, self._learned[id(value)])
 
     def begin(self, kind: str, recurs: bool) -> None:
         """A snapshot begins at this kind of boundary, which may come again or not."""
@@ -323,6 +380,7 @@ class Trees:
             self._missed(key)
             return None
         self._of[key] = tree
+        self._rooted(value, tree)
         return tree
 
     def keep(self, path: Path, tree: Callable[[], Tree]) -> None:
@@ -351,3 +409,4 @@ class Trees:
         for tree in self._used:
             tree.release()
         self._used.clear()
+        self._learned.clear()

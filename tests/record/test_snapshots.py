@@ -35,14 +35,19 @@ BIG = 600_000
 class Kept:
     """A snapshotter on a store in a folder, used as a recorder uses it."""
 
-    def __init__(self, folder: Path, **chosen: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        is_project: Callable[[str], bool] = lambda file: False,
+        **chosen: Any,
+    ) -> None:
         self.objects = ObjectStore(folder / "objects")
         self.snapshots = SnapshotStore(folder / "snapshots" / "run")
         self.saved: list[Saved] = []
         settings = Settings(**chosen)
         adaptive = Adaptive(settings.epsilon, settings.restore_ratio)
         self.snapshotter = Snapshotter(
-            self.objects, self.snapshots, self.saved.append, lambda file: False, settings, adaptive
+            self.objects, self.snapshots, self.saved.append, is_project, settings, adaptive
         )
 
     def take(self, boundary: str = "epoch=0@end", **values: Any) -> None:
