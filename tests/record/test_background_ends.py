@@ -22,19 +22,21 @@ import flordb as flor
 
 class Log:
     def __init__(self, path):
-        self.file = open(path, "w", buffering=10_000_000)
+        self.file, self.lines = open(path, "w"), []
         with open(path + ".pid", "w") as file:
             file.write(str(os.getpid()))
 
     def write(self, number, seconds=0.0):
         time.sleep(seconds)
-        self.file.write(f"{number}\\n")
+        self.lines.append(f"{number}\\n")
 
     def flush(self):
         pass
 
     def close(self):
-        self.file.close()
+        if not self.file.closed:
+            self.file.writelines(self.lines)
+            self.file.close()
 
 log = flor.background.process(Log, "log.txt")
 """
@@ -144,9 +146,8 @@ def test_a_killed_training_leaves_work_for_a_while_and_what_was_done_is_written(
 
 
 def test_a_slow_close_is_waited_for_but_not_for_ever(sandbox) -> None:
-    slow = "    def close(self):\n        time.sleep(600)\n"
-    text = LOGGER.replace("    def close(self):\n        self.file.close()\n", slow)
-    sandbox.write("train.py", text + MANY)
+    slow = "class Slow(Log):\n    def close(self):\n        time.sleep(600)\n\nlog ="
+    sandbox.write("train.py", LOGGER.replace("log =", slow).replace("(Log,", "(Slow,") + MANY)
     done = sandbox.run("train.py", FLORDB_EXIT_WAIT_SECONDS="1")
     assert "had not been closed 1 s after the script's end" in done.stderr
     assert written(sandbox.root) == []
