@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from flordb.record.context import end_of, enter_of, exit_of
 from flordb.replay.learnt import Rates
+from flordb.replay.loading import Loading
 from flordb.replay.recorded import Recorded, TopLoop
 from flordb.replay.task import Steps
 
@@ -20,9 +22,9 @@ _SHORT_SETUP_SECONDS = 0.03
 _SHORT_SETUP_SHARE = 0.4
 """Of a set-up's first moments, in which the run was the first to use a library's functions."""
 _FIRST_LOAD_SECONDS = 0.003
-_LOAD_SECONDS = 0.0015
-"""To load a snapshot, besides the share `_HELD_SHARE` of what taking it held up the training."""
-_HELD_SHARE = 0.3
+"""The first snapshot, beyond what others take."""
+_WARMING_ITERATIONS = 6
+"""Of a run's first iterations, beside which the very first is looked at."""
 _LOG_SECONDS = 13e-6
 """To log a value in a replay."""
 _TAKE_SECONDS = 8e-6
@@ -34,13 +36,13 @@ class Parts:
     """What a replay consists of, by the run's own clock, in seconds.
 
     ``setup``: the script up to its first loop; ``restores``: how many snapshots are loaded;
-    ``held``: how long these had held up the training; ``compute``: what is run in loops, between
-    and after them; ``values``: how many are logged, new ones and those of the run.
+    ``restoring``: seconds expected of that (`replay.loading`); ``compute``: what is run in loops,
+    between and after them; ``values``: how many are logged, new ones and those of the run.
     """
 
     setup: float
     restores: int = 0
-    held: float = 0.0
+    restoring: float = 0.0
     compute: float = 0.0
     values: int = 0
 
@@ -68,7 +70,7 @@ class Parts:
     def loading(self) -> float:
         """Seconds expected of loading snapshots."""
         first = _FIRST_LOAD_SECONDS if self.restores else 0.0
-        return first + self.restores * _LOAD_SECONDS + self.held * _HELD_SHARE
+        return first + self.restoring
 
     @property
     def computing(self) -> float:
@@ -79,30 +81,35 @@ class Parts:
 class _Sum:
     """Adds up the parts of a replay."""
 
-    def __init__(self, record: Recorded) -> None:
+    def __init__(self, record: Recorded, loading: Loading) -> None:
         self.record = record
+        self.loading = loading
         self.restores = 0
-        self.held = 0.0
+        self.restoring = 0.0
         self.compute = 0.0
         self.values = 0
 
     def loads(self, boundary: str) -> None:
         self.restores += 1
-        self.held += self.record.usual_hold(boundary)
+        self.restoring += self.loading.seconds(boundary)
 
     def parts(self) -> Parts:
-        return Parts(self.record.setup, self.restores, self.held, self.compute, self.values)
+        restored = self.restores, self.restoring
+        return Parts(self.record.setup, *restored, self.compute, self.values)
 
 
-def parts_of(steps: Steps, record: Recorded, boundaries: set[str], statements: int = 1) -> Parts:
+def parts_of(
+    steps: Steps, record: Recorded, boundaries: set[str], loading: Loading, statements: int = 1
+) -> Parts:
     """What the steps of a replay consist of.
 
-    Parameters: ``boundaries``, where the run has snapshots; ``statements``, how many are new.
+    Parameters: ``boundaries``, where the run has snapshots; ``loading``, what these take;
+    ``statements``, how many are new.
     """
-    found = _Sum(record)
+    found = _Sum(record, loading)
     if steps.scan == "prefix":
         return found.parts()
-    passed = 0
+    passed, ran = 0, False
     for name in (*steps.before, *steps.loops):
         for loop in record.entries(name):
             passed += 1
@@ -110,7 +117,11 @@ def parts_of(steps: Steps, record: Recorded, boundaries: set[str], statements: i
             if name in steps.finish and loop.end != "exhausted" and loop.begun:
                 found.compute += loop.computed(max(loop.begun), record.holds)
             if name in steps.loops:
-                for index in executed(steps, loop, boundaries):
+                indexes = executed(steps, loop, boundaries)
+                if indexes and not ran:
+                    ran = True
+                    found.compute += _warming(record, steps, loop, indexes[0], boundaries)
+                for index in indexes:
                     _iteration(found, steps, loop, index, boundaries, statements)
     found.compute += sum(record.between[: max(0, passed - 1)])
     if steps.scan == "suffix" or steps.go_on:
@@ -151,7 +162,7 @@ def _iteration(
     statements: int,
 ) -> None:
     """Add an iteration that runs."""
-    seconds, values = loop.computed(index, found.record.holds), loop.logged[index]
+    values = loop.logged[index]
     wanted = steps.iterations is None or index in steps.iterations
     if not steps.from_start and end_of(loop.path(index - 1)) in boundaries:
         found.loads(end_of(loop.path(index - 1)))
@@ -161,11 +172,35 @@ def _iteration(
         if nested.name in steps.run_nested:
             values += nested.count * statements * wanted
         elif skipped:
-            seconds -= nested.seconds
             values -= nested.logged
             found.loads(boundary)
-    found.compute += max(seconds, 0.0)
+    found.compute += _seconds(found.record, steps, loop, index, boundaries)
     found.values += max(values, 0)
+
+
+def _seconds(
+    record: Recorded, steps: Steps, loop: TopLoop, index: int, boundaries: set[str]
+) -> float:
+    """Seconds of an iteration without the nested loops whose effects are loaded."""
+    seconds = loop.computed(index, record.holds)
+    for nested in loop.nested.get(index, ()):
+        boundary = exit_of(loop.path(index), nested.name, nested.entry)
+        if nested.name not in steps.run_nested and not steps.from_start and boundary in boundaries:
+            seconds -= nested.seconds
+    return max(seconds, 0.0)
+
+
+def _warming(
+    record: Recorded, steps: Steps, loop: TopLoop, first: int, boundaries: set[str]
+) -> float:
+    """Seconds by which a process's first iteration takes longer than others (the first use of a
+    library's functions), by the run's own; 0 where it is the run's first, or where that was not
+    the longest of those that followed."""
+    begun = sorted(loop.iterations)[:_WARMING_ITERATIONS]
+    if len(begun) < 3 or first == begun[0]:
+        return 0.0
+    cold, *warm = (_seconds(record, steps, loop, index, boundaries) for index in begun)
+    return cold - median(warm) if cold > max(warm) else 0.0
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

@@ -21,6 +21,7 @@ from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
 from flordb.replay.environment import drift
 from flordb.replay.lacking import Tried
+from flordb.replay.loading import Loading
 from flordb.replay.placing import Placing, third_party
 from flordb.replay.propagate import Insertion, Patch, Refusal, merge
 from flordb.replay.propagate.effects import last_name
@@ -134,6 +135,7 @@ class _Planner:
         self.placing = Placing(project)
         self._imports_of: set[tuple[str, str]] = set()
         self._records: dict[str, Recorded] = {}
+        self._loading: dict[str, Loading] = {}
 
     def read_ahead(self, wants: Sequence[Want]) -> None:
         """Read the versions of all runs at once. What cannot be read is refused by `plan`."""
@@ -239,7 +241,7 @@ class _Planner:
             # Nothing to restore: the whole run again, believed only where it equals the record.
             steps = steps.wholly()
         rates = self.learnt.rates(want.filename, steps.scan, False)
-        parts = parts_of(steps, record, boundaries, len(names))
+        parts = parts_of(steps, record, boundaries, self.loading(want), len(names))
         seconds = parts.seconds(rates)
         notes = (*patch.notes, *_notes(steps, record, boundaries), *depth.why)
         if computes(patch):
@@ -267,10 +269,11 @@ class _Planner:
         if not wanted:
             return [task]
         rates = self.learnt.rates(task.want.filename, steps.scan, True)
+        loading = self.loading(task.want)
 
         def parts_for(part: tuple[int, ...]) -> Parts:
             own = replace(steps, iterations=part)
-            return parts_of(own, record, boundaries, len(task.names))
+            return parts_of(own, record, boundaries, loading, len(task.names))
 
         def cost(part: tuple[int, ...]) -> float:
             return parts_for(part).seconds(rates)
@@ -305,6 +308,13 @@ class _Planner:
 
     def snapshots(self, want: Want) -> SnapshotStore:
         return snapshots_of(self.project, want.file)
+
+    def loading(self, want: Want) -> Loading:
+        """What loading the run's snapshots takes."""
+        if want.file not in self._loading:
+            boundaries = self.snapshots(want).boundaries()
+            self._loading[want.file] = Loading(boundaries, self.manifests(want))
+        return self._loading[want.file]
 
     def manifests(self, want: Want) -> Callable[[str], Manifest | None]:
         store = self.snapshots(want)

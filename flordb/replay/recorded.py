@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from statistics import median
 from typing import Any
 
 from flordb.record.context import entry_name
@@ -114,32 +111,9 @@ class Recorded:
     version: str | None = None
     version_why: str | None = None
 
-    def usual_hold(self, boundary: str) -> float:
-        """Seconds that snapshots at such a place usually held up the training.
-
-        A single one is no measure: a run's first one also starts what takes snapshots.
-        """
-        own = self.holds.get(boundary, 0.0)
-        usual = self._usual_holds.get(_alike(boundary))
-        if usual is not None:
-            return usual
-        return min(own, max(self._usual_holds.values(), default=own))
-
-    @cached_property
-    def _usual_holds(self) -> dict[str, float]:
-        groups: dict[str, list[float]] = {}
-        for boundary, seconds in self.holds.items():
-            groups.setdefault(_alike(boundary), []).append(seconds)
-        return {place: median(found) for place, found in groups.items() if len(found) > 2}
-
     def entries(self, name: str) -> list[TopLoop]:
         """The entries of a top-level loop, in order."""
         return [self.loops[key] for key in sorted(self.loops) if key[0] == name]
-
-
-def _alike(boundary: str) -> str:
-    """A boundary without the iterations that it is in."""
-    return re.sub(r"=\d+", "=", boundary)
 
 
 _Below = tuple[TopLoop, int, _Nested | None]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from flordb.replay import learnt, pool
 from flordb.replay.cost import Parts, parts_of
+from flordb.replay.loading import Loading
 from flordb.replay.plan import as_json
 from flordb.replay.recorded import NestedLoop, Recorded, TopLoop, recorded
 from flordb.replay.task import Steps
 from flordb.store.runfile import read_run
+from flordb.store.snapshots import BlockRef, Manifest
 from tests.replay.support import acquire, plan
 
 SCRIPT = """
@@ -37,6 +40,8 @@ def _record() -> Recorded:
     return Recorded({}, loops=loops, setup=3.0, rest=5.0, holds=holds)
 
 
+LOADING = Loading((), lambda _: None)
+EACH = LOADING.seconds("epoch@exit")
 BOUNDARIES = {f"epoch={i}{at}" for i in range(4) for at in ("@end", "/step@exit")} | {"epoch@exit"}
 
 
@@ -44,26 +49,67 @@ BOUNDARIES = {f"epoch={i}{at}" for i in range(4) for at in ("@end", "/step@exit"
     ("steps", "parts"),
     [
         (Steps("prefix"), Parts(3.0)),
-        (Steps("suffix", before=("epoch",)), Parts(3.0, 1, 0.25, 5.0)),
-        # The entry's snapshot, then for each epoch but the first the one before it, and the nested.
-        (Steps("validation", loops=("epoch",)), Parts(3.0, 1 + 3 + 4, 3.5, 4.0, 4)),
+        (Steps("suffix", before=("epoch",)), Parts(3.0, 1, EACH, 5.0)),
+        # The entry's snapshot, for each epoch but the first the one before it, and the nested.
+        (Steps("validation", loops=("epoch",)), Parts(3.0, 8, 8 * EACH, 4.0, 4)),
         # The values that the run logged in the epochs and, new, one a step.
-        (Steps("range", loops=("epoch",), run_nested=("step",)), Parts(3.0, 1 + 3, 1.5, 36.0, 44)),
+        (Steps("range", loops=("epoch",), run_nested=("step",)), Parts(3.0, 4, 4 * EACH, 36.0, 44)),
         (
             Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",)),
-            Parts(3, 2, 0.5, 9, 11),
+            Parts(3, 2, 2 * EACH, 9, 11),
         ),
-        (Steps("range", loops=("epoch",), from_start=True, go_on=True), Parts(3, 1, 0, 41, 4)),
+        (Steps("range", loops=("epoch",), from_start=True, go_on=True), Parts(3, 1, EACH, 41, 4)),
     ],
 )
 def test_parts_of_each_scan(steps, parts) -> None:
-    assert parts_of(steps, _record(), BOUNDARIES) == parts
+    found = parts_of(steps, _record(), BOUNDARIES, LOADING)
+    assert found == replace(parts, restoring=pytest.approx(parts.restoring))
 
 
 def test_with_few_snapshots_the_iterations_in_between_are_priced() -> None:
     steps = Steps("range", loops=("epoch",), iterations=(3,), run_nested=("step",))
-    assert parts_of(steps, _record(), {"epoch=0@end"}).compute == 27.0
-    assert parts_of(steps, _record(), set()).compute == 36.0
+    assert parts_of(steps, _record(), {"epoch=0@end"}, LOADING).compute == 27.0
+    assert parts_of(steps, _record(), set(), LOADING).compute == 36.0
+
+
+def test_first_use_of_what_an_iteration_needs_is_priced_as_in_the_run() -> None:
+    record = _record()
+    (loop,) = record.loops.values()
+    loop.iterations = {0: 13.0, 1: 10.1, 2: 10.0, 3: 9.9}
+    run = Steps("range", loops=("epoch",), run_nested=("step",))
+    later = replace(run, iterations=(2,))
+    assert parts_of(later, record, BOUNDARIES, LOADING).compute == pytest.approx(9.0 + 3.0)
+    # The run's first iteration has it.
+    assert parts_of(run, record, BOUNDARIES, LOADING).compute == pytest.approx(43.0 - 4.0)
+    # One that was no longer than the others shows none.
+    loop.iterations[0] = 10.05
+    assert parts_of(later, record, BOUNDARIES, LOADING).compute == pytest.approx(9.0)
+
+
+def test_loading_is_priced_by_what_snapshots_hold_and_what_is_there_already() -> None:
+    def snapshot(*digests: str) -> Manifest:
+        blocks = tuple(BlockRef(digest, 0, 3_000_000, digest) for digest in digests)
+        return Manifest("", "state", blocks, (), {}, (), {})
+
+    kept = {
+        "epoch@enter": snapshot("data", "first"),
+        "epoch=0@end": snapshot("data", "a"),
+        "epoch=1@end": snapshot("data", "b"),
+        "epoch=2@end": snapshot("data", "b"),
+    }
+    read = []
+
+    def manifest(boundary: str) -> Manifest | None:
+        read.append(boundary)
+        return kept[boundary]
+
+    seconds = Loading(kept, manifest).seconds
+    changed = Loading([*kept][:3], manifest).seconds
+    assert seconds("epoch=0@end") == seconds("epoch=2@end") < changed("epoch=0@end")
+    assert changed("epoch=1@end") - seconds("epoch=1@end") == pytest.approx(1e-3, rel=0.3)
+    assert read == ["epoch=2@end", "epoch=1@end", "epoch=1@end", "epoch=0@end"]
+    # Of a snapshot that cannot be read, or that would be there, no more is known.
+    assert Loading(kept, lambda _: None).seconds("epoch=0@end") == EACH
 
 
 TOOK = {"setup": 1.0, "restores": 2, "restored": 2.0, "computed": 30.0}
@@ -116,16 +162,6 @@ def test_workers_that_compute_side_by_side_are_priced_as_they_came_out(tmp_path)
     assert known.rates("train.py", "range", True).computing.ratio == 1.5
     learnt.save(tmp_path, known)
     assert learnt.load(tmp_path) == known
-
-
-def test_hold_of_a_single_snapshot_is_no_measure() -> None:
-    record = _record()
-    assert record.usual_hold("epoch=2@end") == 0.5
-    record.holds = {**record.holds, "epoch@enter": 9.0, "epoch=1@end": 7.0}
-    again = Recorded({}, holds=record.holds)
-    assert again.usual_hold("epoch=1@end") == 0.5
-    assert again.usual_hold("epoch@enter") == 0.5
-    assert again.usual_hold("epoch@exit") == 0.25
 
 
 @pytest.mark.parametrize("text", ['{"unknown": 1}', '{"seen": {"setup": 3}}', '{"seen": []}', "["])
