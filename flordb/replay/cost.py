@@ -194,13 +194,14 @@ def _warming(
     record: Recorded, steps: Steps, loop: TopLoop, first: int, boundaries: set[str]
 ) -> float:
     """Seconds by which a process's first iteration takes longer than others (the first use of a
-    library's functions), by the run's own; 0 where it is the run's first, or where that was not
-    the longest of those that followed."""
+    library's functions), by the run's own; 0 where it is the run's first, or where these differed by
+    as much from one another."""
     begun = sorted(loop.iterations)[:_WARMING_ITERATIONS]
     if len(begun) < 3 or first == begun[0]:
         return 0.0
     cold, *warm = (_seconds(record, steps, loop, index, boundaries) for index in begun)
-    return cold - median(warm) if cold > max(warm) else 0.0
+    usual = median(warm)
+    return cold - usual if cold - usual > 2 * (max(warm) - usual) else 0.0
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

@@ -32,6 +32,8 @@ _LONG_SECONDS = 0.05
 """From here on a part is learnt as a factor, below as a difference: what is short is mostly what
 happens once in a process (the first use of a library's functions)."""
 _CROWD = 1.05
+_TOGETHER = "+"
+"""Marks a scan whose workers computed side by side."""
 
 Seen = list[tuple[float, float]]
 """Seconds expected and taken, the latest last."""
@@ -77,9 +79,14 @@ class Learnt:
         """
         found = {part: self._rate(part, script, scan) for part in PARTS}
         if together:
-            alone = found["computing"]
-            found["computing"] = Rate(alone.offset, alone.ratio * self.crowding())
+            found["computing"] = self._together(script, scan, found["computing"])
         return Rates(**found)
+
+    def _together(self, script: str, scan: str, alone: Rate) -> Rate:
+        """Of computing beside other workers: as this scan has been seen to, or as others were."""
+        if _key("computing", script, scan + _TOGETHER) in self.seen:
+            return self._rate("computing", script, scan + _TOGETHER)
+        return Rate(alone.offset, alone.ratio * self.crowding())
 
     def crowding(self) -> float:
         return median(self.crowd) if self.crowd else _CROWD
@@ -102,8 +109,10 @@ class Learnt:
 
     def _half(self, script: str) -> float:
         start = _key("computing", script, "")
-        found = [_ratio(seen) for key, seen in self.seen.items() if key.startswith(start)]
-        known = [ratio for ratio in found if ratio]
+        known = []
+        for key in (key for key in self.seen if key.startswith(start)):
+            if ratio := _ratio(self.seen[key]):
+                known.append(ratio / self.crowding() if key.endswith(_TOGETHER) else ratio)
         return math.prod(known) ** (0.5 / len(known)) if known else 1.0
 
     def worked(
@@ -119,8 +128,7 @@ class Learnt:
             if known and expected >= _LONG_SECONDS:
                 self.crowd.append(max(1.0, seconds / expected / known))
                 del self.crowd[:-_MOST_KEPT]
-                return
-            seconds /= self.crowding()
+            scan += _TOGETHER
         self._see("computing", script, scan, expected, seconds)
 
     def handed(self, script: str, scan: str, parts: Parts, seconds: float) -> None:

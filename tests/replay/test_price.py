@@ -164,6 +164,18 @@ def test_workers_that_compute_side_by_side_are_priced_as_they_came_out(tmp_path)
     assert learnt.load(tmp_path) == known
 
 
+def test_scan_that_always_has_workers_side_by_side_is_learnt_anew_each_time() -> None:
+    known = learnt.Learnt(crowd=[1.2])
+    for seconds in (30.0, 15.0, 15.0):
+        known.worked("train.py", "range", True, PARTS, {**TOOK, "computed": seconds})
+    assert known.rates("train.py", "range", True).computing.ratio == pytest.approx(1.5)
+    # Of one worker alone half of it is believed, in powers, without what the others held it up.
+    alone = known.rates("train.py", "range", False).computing.ratio
+    assert alone == pytest.approx((1.5 / 1.2) ** 0.5)
+    # Another script's: what others held up.
+    assert known.rates("other.py", "range", True).computing.ratio == pytest.approx(1.2)
+
+
 @pytest.mark.parametrize("text", ['{"unknown": 1}', '{"seen": {"setup": 3}}', '{"seen": []}', "["])
 def test_damaged_file_of_corrections_is_as_none(tmp_path, text) -> None:
     (tmp_path / "costs.json").write_text(text)
