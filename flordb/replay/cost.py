@@ -194,8 +194,8 @@ def _warming(
     record: Recorded, steps: Steps, loop: TopLoop, first: int, boundaries: set[str]
 ) -> float:
     """Seconds by which a process's first iteration takes longer than others (the first use of a
-    library's functions), by the run's own; 0 where it is the run's first, or where these differed by
-    as much from one another."""
+    library's functions), by the run's own; 0 where it is the run's first, or where the others
+    differed by half as much."""
     begun = sorted(loop.iterations)[:_WARMING_ITERATIONS]
     if len(begun) < 3 or first == begun[0]:
         return 0.0
