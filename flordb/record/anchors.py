@@ -249,6 +249,16 @@ def plain_tensor(torch: Any, value: Any) -> bool:
     )
 
 
+def attributes_not_kept(tensor: Any) -> list[str]:
+    """The attributes that were put on a plain tensor, of which a snapshot keeps none. Marks of
+    libraries, which say what it is for, do not count."""
+    return [
+        name
+        for name, value in tensor.__dict__.items()
+        if not (type(value) is bool and (name.startswith("_") or name == "persistent"))
+    ]
+
+
 def plain_array(numpy: Any, value: Any) -> bool:
     return type(value) is numpy.ndarray and not value.dtype.hasobject
 

@@ -25,6 +25,7 @@ from flordb.record.anchors import (
     Anchor,
     Span,
     Walk,
+    attributes_not_kept,
     attributes_of,
     optimizer_attributes,
     own_attributes,
@@ -175,6 +176,11 @@ class _Taking:
         limit = None if anchor.path[0][0] == "checkpoint" else self._max_bytes
         first = len(self.gathered.pieces)
         data = self._attempt(anchor, limit)
+        if anchor.kind == "tensor" and anchor.value.__dict__:
+            for name in attributes_not_kept(anchor.value):
+                # Named as the code that reads it does, whatever leads from the variable there.
+                place = spell((anchor.path[0], ("a", name)))
+                self.missing[place] = f"an attribute of the tensor {spell(anchor.path)}"
         return Taken(
             (anchor.kind, anchor.path, type_name(anchor.value), data),
             self.gathered.pieces[first:],

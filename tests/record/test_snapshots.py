@@ -304,6 +304,18 @@ def test_what_the_loop_joined_is_restored_joined_and_in_place(tmp_path) -> None:
     assert made["part"].tolist() == [3.0, -2.0, 5.0]
 
 
+def test_attribute_put_on_a_tensor_is_named_also_where_the_model_is_known(tmp_path) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    kept = Kept(tmp_path)
+    for epoch in range(4):
+        if epoch == 3:
+            net[0].weight.average = torch.zeros(3)  # type: ignore[assignment]
+        kept.take(f"epoch={epoch}@end", net=net)
+    kept.done()
+    assert kept.manifest("epoch=2@end").missing == {}
+    assert list(kept.manifest("epoch=3@end").missing) == ["net.average"]
+
+
 def test_equal_tensors_are_stored_once_and_stay_apart(tmp_path) -> None:
     kept = Kept(tmp_path)
     kept.take(
