@@ -7,14 +7,16 @@ scratch). ``scans``: each scan of one torch training, in a warm server, beside i
 script's own set-up, the loading of snapshots and the code that is wanted, by the replay's own
 clocks; and the estimate beside the time. ``versions``: many runs at once, and how the time grows.
 ``growth``: recording and querying in a project with few runs and with many. ``restores``: what the
-loading of snapshots takes in replays of some of `bench/trainings.py`, by the workers' own clocks,
-beside the machine's limit: reading the bytes that have changed, which are in the page cache, into
-memory that was used before, and hashing them.
+loading of snapshots takes in replays of some of `bench/trainings.py` (of 4 epochs, each with a
+snapshot), by the workers' own clocks, beside the machine's limit: reading the bytes that have
+changed, which are in the page cache, into memory that was used before, and hashing them.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -271,6 +273,7 @@ def equality() -> None:
 
 
 RESTORED = ("small_cnn", "loader", "adversarial_fine_tune", "transformer")
+EPOCHS = re.compile(r'(EPOCHS, STEPS = |loop\("epoch", range\()\d+')
 
 
 def restores(rounds: int = 3) -> None:
@@ -278,9 +281,14 @@ def restores(rounds: int = 3) -> None:
     from bench import estimates, trainings
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"FLORDB_WORKERS": "1", "XDG_CACHE_HOME": f"{folder}/cache"}
+        os.environ |= {"FLORDB_WORKERS": "1", "FLORDB_EPSILON": "1"}
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         root = Path(folder) / "project"
-        workloads = {name: trainings.texts()[name] for name in RESTORED}
+        workloads = {
+            name: {file: EPOCHS.sub(r"\g<1>4", text) for file, text in files.items()}
+            for name, files in trainings.texts().items()
+            if name in RESTORED
+        }
         estimates.record(root, workloads)
         project = Project(root, has_git=True)
         for scan in estimates.scans(project, workloads):
@@ -290,8 +298,11 @@ def restores(rounds: int = 3) -> None:
 
 def _restores_of(project: Project, scan: Scan, rounds: int) -> None:
     snapshots = SnapshotStore(project.snapshots / scan.want.file.partition(".jsonl")[0])
-    inside = sorted(name for name in snapshots.boundaries() if name.endswith("/step@exit"))
-    loaded = ["epoch@enter", *inside] if scan.kind == "validation" else ["epoch@exit"]
+    steps = sorted(name for name in snapshots.boundaries() if name.endswith("/step@exit"))
+    inside = [[name, name.replace("/step@exit", "@end")] for name in steps]
+    loaded = ["epoch@exit"]
+    if scan.kind == "validation":
+        loaded = ["epoch@enter", *itertools.chain(*inside)][:-1]
     times, limits = [], []
     for _ in range(rounds):
         took: list[dict[str, float]] = []
@@ -299,6 +310,7 @@ def _restores_of(project: Project, scan: Scan, rounds: int) -> None:
             plan = make_plan(project, [scan.want], load(project.root))
             report = execute(project, plan, load(project.root))
         assert not report.failures, report.failures
+        assert took[0]["restores"] == len(loaded)
         afterwards.wait()
         times.append(took[0]["restored"] / took[0]["restores"])
         seconds, changed = _limit(project, snapshots, loaded)

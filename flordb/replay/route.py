@@ -85,7 +85,7 @@ class Route:
             return
         for index in wanted:
             start = self.resume_at(loop, index, position)
-            if start > position:
+            if start > position or (start == index > 0 and self.has_end(loop, index - 1)):
                 yield end_of(loop.path(start - 1))
             for inner in loop.nested.get(index, ()):
                 if inner.name not in self.steps.run_nested:

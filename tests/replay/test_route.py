@@ -27,7 +27,10 @@ BOUNDARIES |= {"start", "epoch@enter", "epoch@exit", "test@enter", "test@exit"}
         (Steps("suffix", before=("epoch",)), ["epoch@exit"]),
         (
             Steps("validation", loops=("epoch",)),
-            ["epoch@enter", *(f"epoch={n}/step@exit" for n in range(3))],
+            [
+                *("epoch@enter", "epoch=0/step@exit", "epoch=0@end"),
+                *("epoch=1/step@exit", "epoch=1@end", "epoch=2/step@exit"),
+            ],
         ),
         (
             Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",)),
