@@ -108,9 +108,11 @@ class Layout:
         """Let the blocks lie elsewhere, one for each piece as before. False: they overlap there."""
         if not self.is_disjoint:
             return False
-        spans = sorted((block.device, addresses[block.first], block.size) for block in self.ranges)
-        for (device, start, size), (other, following, _) in pairwise(spans):
-            if following < start + size and device == other:
+        devices = {block.device for block in self.ranges}
+        for device in devices:
+            blocks = [block for block in self.ranges if block.device == device]
+            spans = sorted([(addresses[block.first], block.size) for block in blocks])
+            if any(following < start + size for (start, size), (following, _) in pairwise(spans)):
                 return False
         for block in self.ranges:
             if block.address != addresses[block.first]:
