@@ -174,7 +174,8 @@ class _Functions:
         for function in functions:
             self.follow(function, path, attributes)
         self._model = model
-        if model is not None and functions:
+        if model is not None and functions and all(kind is not known for known, _ in model.classes):
+            # Of a class's next object they are the same functions, which were followed.
             model.classes.append((kind, path[model.depth :]))
 
     def _follow(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
