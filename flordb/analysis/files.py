@@ -72,8 +72,9 @@ def _hints(call: ast.Call) -> set[str]:
         functions = {id(n.func) for n in ast.walk(given) if isinstance(n, ast.Call)}
         for node in ast.walk(given):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if len(node.value) >= _SHORTEST_NAME and node.value != "utf-8":
-                    found.add(node.value)
+                name = node.value.rpartition("/")[2]  # the folder may come from elsewhere
+                if len(name) >= _SHORTEST_NAME and name != "utf-8":
+                    found.add(name)
             elif isinstance(node, ast.Name) and id(node) not in functions:
                 found.add(node.id)
     return found - {"torch", "np", "numpy", "pickle", "json", "joblib", "pd", "os", "shutil"}

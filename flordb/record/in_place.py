@@ -170,6 +170,8 @@ def object_in_place(live: Any, state: Any) -> Any:
     if torch is not None and isinstance(live, torch.Tensor):
         return _special_in_place(torch, live, state)
     own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
+    if own is restored:
+        return state  # what is pickled by its name, as loggers are
     if not own or not restored or hasattr(type(live), "__slots__"):
         return state
     own.clear()

@@ -18,6 +18,7 @@ from typing import Any
 
 from flordb.errors import FlorError, GitError, ReplayError
 from flordb.replay import environment, guard, pool, schedule
+from flordb.replay.born import Ignored
 from flordb.replay.outcomes import Lines, Result
 from flordb.replay.plan import Plan, Task, observed_lines
 from flordb.replay.pool import Key, Server
@@ -69,6 +70,7 @@ class Local:
         self._servers: dict[Key, Server] = {}
         self._running: dict[int, _Worker] = {}
         self._peak = _MEMORY_BYTES
+        self._ignored = Ignored(project.root)
         self._headers: dict[str, Mapping[str, Any]] = {}
         self._keys: dict[int, Key] = {}
         self._early: list[Result] = []
@@ -145,7 +147,9 @@ class Local:
                 failed.append(Result(number, [], f"no workspace: {error}"))
                 continue
             out = self._folder / f"{number}.jsonl"
-            job = make_job(self.project, task, self._header(task), self.plan.imports, place, out)
+            absent = self._ignored.born_between(*task.hides) if task.hides else ()
+            header = self._header(task)
+            job = make_job(self.project, task, header, self.plan.imports, place, out, absent)
             job_file = self._folder / f"{number}.job"
             job.save(job_file)
             self._next = (number, task, place, job_file)
@@ -283,8 +287,10 @@ def make_job(
     imports: tuple[str, ...],
     place: Workspace,
     out: Path,
+    absent: tuple[str, ...] = (),
 ) -> Job:
-    """What a worker is told to do for a task, in a workspace. ``header``: of the run's file."""
+    """What a worker is told to do for a task, in a workspace. ``header``: of the run's file;
+    ``absent``: what it is not to find there."""
     want = task.want
     return Job(
         run_file=str(project.runs / want.file),
@@ -307,6 +313,7 @@ def make_job(
         out=str(out),
         exact_or_nothing=task.exact_or_nothing,
         tolerance=task.tolerance,
+        absent=absent,
     )
 
 

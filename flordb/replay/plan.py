@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, schedule
+from flordb.replay.born import asks_for_files
 from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
@@ -39,7 +41,8 @@ from flordb.store.snapshots import Manifest, SnapshotStore
 @dataclass(frozen=True)
 class Task:
     """One replay. ``seconds``: its estimate; ``notes``: how and why, for the user; ``together``:
-    whether other tasks run at the same time."""
+    whether other tasks run at the same time; ``hides``: when the run was at work (seconds since
+    1970), where its script may ask for files that came into being then."""
 
     want: Want
     names: tuple[str, ...]
@@ -55,6 +58,7 @@ class Task:
     tolerance: str = field(default="", repr=False)
     parts: Parts = field(default=Parts(0.0), repr=False)
     together: bool = field(default=False, repr=False)
+    hides: tuple[float, float] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,16 @@ class _Planner:
             exact_or_nothing=alone,
             tolerance=self.settings.tolerance,
             parts=parts,
+            hides=self.at_work(want, record),
         )
+
+    def at_work(self, want: Want, record: Recorded) -> tuple[float, float] | None:
+        """When a run was at work, where its script may ask whether files exist."""
+        if not asks_for_files(self.placing.program(record.version or "", want.filename)):
+            return None
+        first_call = datetime.fromisoformat(record.header["tstamp"]).timestamp()
+        ended = (self.project.runs / want.file).stat().st_mtime
+        return first_call - record.start, ended
 
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""

@@ -57,7 +57,8 @@ class Job:
     ``observed``: the inserted statements' lines by file, (first, last). ``needed``: the names that
     the statement depends on. ``exact_or_nothing``: without snapshots, a value that differs from the
     record makes the replay void. ``tolerance``: how far what is logged again may be from the
-    record, see `flordb.replay.checks`.
+    record, see `flordb.replay.checks`. ``absent``: what the run did not find in its project, and
+    this replay is not to find there.
     """
 
     run_file: str
@@ -81,6 +82,7 @@ class Job:
     header: dict[str, Any] = field(default_factory=dict)
     exact_or_nothing: bool = False
     tolerance: str = ""
+    absent: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -93,7 +95,7 @@ class Job:
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])
-        for name in ("argv", "imports", "names", "needed"):
+        for name in ("argv", "imports", "names", "needed", "absent"):
             fields[name] = tuple(fields[name])
         if fields["layers"] is not None:
             fields["layers"] = Layers(**fields["layers"])

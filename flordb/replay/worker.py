@@ -8,10 +8,11 @@ import errno
 import importlib
 import os
 import resource
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -113,6 +114,15 @@ def import_library(name: str) -> None:
         print(f"flordb: import {name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
+def _hide(paths: Iterable[Path]) -> None:
+    """Remove what is there from this view of the files."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
 def _become(job: Job) -> None:
     """Environment, view of the files, argv, working folder, import path: as the run had them."""
     for name in [n for n in os.environ if is_recorded(n) and n != DEVICES]:
@@ -125,6 +135,7 @@ def _become(job: Job) -> None:
     else:
         protect_links(Path(job.workspace), Path(job.outer), Path(job.project))
     workspace = Path(job.workspace)
+    _hide(workspace / name for name in job.absent)
     os.chdir(workspace / job.cwd if (workspace / job.cwd).is_dir() else workspace)
     sys.argv[:] = job.argv or [job.script]
     kwargs.given.clear()
