@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, schedule
-from flordb.replay.born import asks_for_files
+from flordb.replay.born import asks_for_files, birth_of
 from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
@@ -266,9 +265,9 @@ class _Planner:
         """When a run was at work, where its script may ask whether files exist."""
         if not asks_for_files(self.placing.program(record.version or "", want.filename)):
             return None
-        first_call = datetime.fromisoformat(record.header["tstamp"]).timestamp()
-        ended = (self.project.runs / want.file).stat().st_mtime
-        return first_call - record.start, ended
+        file = self.project.runs / want.file  # it begins with the first call, and ends with the run
+        first_call = birth_of(file)
+        return None if first_call is None else (first_call - record.start, file.stat().st_mtime)
 
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""
