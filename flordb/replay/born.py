@@ -31,7 +31,8 @@ _NOT_LOOKED_INTO = frozenset(
     (".flor", ".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox")
 )
 _MOST_FILES = 50_000
-_CLOCK_TICK_SECONDS = 0.01  # file systems may stamp with a clock that is that far behind
+STARTING_SECONDS = 0.05
+"""An interpreter is no further then, and the clocks of processes and files agree to that."""
 _AT_FDCWD = -100
 _NO_FOLLOW = 0x100
 _BIRTH = 0x800
@@ -70,7 +71,7 @@ class Ignored:
         found: list[str] = []
         for name, birth in self._births:
             inside = found and name.startswith(found[-1] + "/")
-            if began - _CLOCK_TICK_SECONDS <= birth <= ended and not inside:
+            if began <= birth <= ended and not inside:
                 found.append(name)
         return tuple(found)
 

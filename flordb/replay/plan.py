@@ -16,7 +16,7 @@ from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, schedule
-from flordb.replay.born import asks_for_files, birth_of
+from flordb.replay.born import STARTING_SECONDS, asks_for_files, birth_of
 from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
@@ -267,7 +267,9 @@ class _Planner:
             return None
         file = self.project.runs / want.file  # it begins with the first call, and ends with the run
         first_call = birth_of(file)
-        return None if first_call is None else (first_call - record.start, file.stat().st_mtime)
+        if first_call is None:
+            return None
+        return first_call - max(0.0, record.start - STARTING_SECONDS), file.stat().st_mtime
 
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""
