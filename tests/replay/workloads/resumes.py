@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 
 import flordb as flor
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 torch.set_num_threads(1)
 torch.manual_seed(43)
+time.sleep(0.2)  # an interpreter that starts and imports torch takes longer; the tests' is warm
 out = pathlib.Path("out")
 out.mkdir(exist_ok=True)
 net = nn.Linear(2, 1)
