@@ -32,8 +32,6 @@ _LONG_SECONDS = 0.05
 """From here on a part is learnt as a factor, below as a difference: what is short is mostly what
 happens once in a process (the first use of a library's functions)."""
 _CROWD = 1.05
-_TOGETHER = "+"
-"""Marks a scan whose workers computed side by side."""
 
 Seen = list[tuple[float, float]]
 """Seconds expected and taken, the latest last."""
@@ -79,14 +77,9 @@ class Learnt:
         """
         found = {part: self._rate(part, script, scan) for part in PARTS}
         if together:
-            found["computing"] = self._together(script, scan, found["computing"])
+            alone = found["computing"]
+            found["computing"] = Rate(alone.offset, alone.ratio * self.crowding())
         return Rates(**found)
-
-    def _together(self, script: str, scan: str, alone: Rate) -> Rate:
-        """Of computing beside other workers: as this scan has been seen to, or as others were."""
-        if _key("computing", script, scan + _TOGETHER) in self.seen:
-            return self._rate("computing", script, scan + _TOGETHER)
-        return Rate(alone.offset, alone.ratio * self.crowding())
 
     def crowding(self) -> float:
         return median(self.crowd) if self.crowd else _CROWD
@@ -97,22 +90,22 @@ class Learnt:
 
     def _rate(self, part: str, script: str, scan: str) -> Rate:
         levels = [self.seen.get(key, []) for key in _keys(part, script, scan)]
-        ratios = [ratio for seen in levels if (ratio := _ratio(seen)) is not None]
+        ratios = [_ratio(seen) for seen in levels]
+        at = next((n for n, ratio in enumerate(ratios) if ratio is not None), len(levels))
+        ratio = 1.0 if at == len(levels) else ratios[at] or 0.0
         if part == "computing":
             # How fast code runs is known from its own runs; or half, in powers, from what other
             # scans let expect: this machine may be another than the run's.
-            own = _ratio(levels[0])
-            ratios = [self._half(script) if own is None else own]
-        ratio = ratios[0] if ratios else 1.0
-        offsets = [offset for seen in levels if (offset := _offset(seen, ratio)) is not None]
+            ratio = ratio if at == 0 else self._half(script)
+        # What others were off by, whose part is short, says nothing about a ratio of its own.
+        near = levels[: at + 1]
+        offsets = [offset for seen in near if (offset := _offset(seen, ratio)) is not None]
         return Rate(offsets[0] if offsets else 0.0, ratio)
 
     def _half(self, script: str) -> float:
         start = _key("computing", script, "")
-        known = []
-        for key in (key for key in self.seen if key.startswith(start)):
-            if ratio := _ratio(self.seen[key]):
-                known.append(ratio / self.crowding() if key.endswith(_TOGETHER) else ratio)
+        found = [_ratio(seen) for key, seen in self.seen.items() if key.startswith(start)]
+        known = [ratio for ratio in found if ratio]
         return math.prod(known) ** (0.5 / len(known)) if known else 1.0
 
     def worked(
@@ -128,7 +121,7 @@ class Learnt:
             if known and expected >= _LONG_SECONDS:
                 self.crowd.append(max(1.0, seconds / expected / known))
                 del self.crowd[:-_MOST_KEPT]
-            scan += _TOGETHER
+            seconds /= self.crowding()
         self._see("computing", script, scan, expected, seconds)
 
     def handed(self, script: str, scan: str, parts: Parts, seconds: float) -> None:

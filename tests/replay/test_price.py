@@ -133,6 +133,14 @@ def test_replays_correct_each_part_of_the_price() -> None:
     assert known.rates("train.py", "suffix", False).computing.ratio == pytest.approx(3**0.5)
 
 
+def test_what_short_set_ups_of_others_were_off_by_is_not_added_to_a_long_one() -> None:
+    known = learnt.Learnt()
+    known.worked("other.py", "prefix", False, Parts(0.0), {**TOOK, "setup": 0.04})
+    known.worked("train.py", "prefix", False, Parts(3.0), {**TOOK, "setup": 1.0})
+    rates = known.rates("train.py", "prefix", False)
+    assert rates.setup.of(Parts(3.0).setting_up) == pytest.approx(1.0)
+
+
 def test_one_replay_that_had_to_wait_teaches_nothing() -> None:
     known = learnt.Learnt()
     for seconds in (10.0, 11.0, 70.0, 10.0, 10.5):
@@ -169,11 +177,11 @@ def test_scan_that_always_has_workers_side_by_side_is_learnt_anew_each_time() ->
     for seconds in (30.0, 15.0, 15.0):
         known.worked("train.py", "range", True, PARTS, {**TOOK, "computed": seconds})
     assert known.rates("train.py", "range", True).computing.ratio == pytest.approx(1.5)
-    # Of one worker alone half of it is believed, in powers, without what the others held it up.
+    # What is known of one worker alone and of several is the same but for how others held them up,
+    # so that no plan prefers one of them for a replay that had to wait.
     alone = known.rates("train.py", "range", False).computing.ratio
-    assert alone == pytest.approx((1.5 / 1.2) ** 0.5)
-    # Another script's: what others held up.
-    assert known.rates("other.py", "range", True).computing.ratio == pytest.approx(1.2)
+    assert alone == pytest.approx(1.5 / known.crowding())
+    assert known.rates("other.py", "range", True).computing.ratio == known.crowding()
 
 
 @pytest.mark.parametrize("text", ['{"unknown": 1}', '{"seen": {"setup": 3}}', '{"seen": []}', "["])
