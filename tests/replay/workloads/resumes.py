@@ -3,15 +3,13 @@
 import json
 import os
 import pathlib
-import time
 
 import flordb as flor
 import torch
 from torch import nn
 
 torch.set_num_threads(1)
-torch.manual_seed(43)
-time.sleep(0.2)  # an interpreter that starts and imports torch takes longer; the tests' is warm
+torch.manual_seed(flor.arg("seed", 43))
 out = pathlib.Path("out")
 out.mkdir(exist_ok=True)
 net = nn.Linear(2, 1)
