@@ -202,6 +202,10 @@ def _after_fork() -> None:
     # No thread and no lock of the parent's is usable here, and the run is the parent's.
     if isinstance(session.peek(), Recorder):
         session.replace(in_child())
+    # A handler in Python runs only once the interpreter gets to it: a worker that begins to wait in
+    # C for its next task would not see the SIGTERM of its pool's end.
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _wrap_excepthook() -> None:

@@ -124,6 +124,20 @@ def test_a_compressed_run_is_committed_and_read_from_git(sandbox) -> None:
     assert done.stdout.strip() in ("3000", "3000.0")
 
 
+def test_pools_made_in_the_loop_end(sandbox) -> None:
+    """A pool ends its workers by SIGTERM, also one that just began to wait for a task, in C."""
+    sandbox.write(
+        "train.py",
+        "import flordb as flor, multiprocessing, signal\n"
+        "def handler(_):\n    return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "for epoch in flor.loop('epoch', range(12)):\n"
+        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "        flor.log('default', all(pool.map(handler, range(4))))\n",
+    )
+    sandbox.run("train.py")
+    assert sandbox.logged("default") == [True] * 12
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_cost_the_parent_nothing(sandbox, method) -> None:
     sandbox.write(
