@@ -14,6 +14,7 @@ import sysconfig
 from typing import Any
 
 from flordb.replay.guard import writable_folders
+from flordb.store.project import STORE
 
 _MOST_FILES = 100_000
 _MOST_TOLD = 20
@@ -43,7 +44,9 @@ class Inputs:
 
     def _read(self, path: str) -> None:
         inside = path.startswith(self._workspace)
-        if path in self._seen or path.endswith(_CODE) or (not inside and self._is_other(path)):
+        if path in self._seen or path.endswith(_CODE) or _STORED in path:
+            return
+        if not inside and self._is_other(path):
             return
         self._seen.add(path)
         try:
@@ -60,3 +63,5 @@ class Inputs:
 
 
 _CODE = (".py", ".pyc", ".so")
+_STORED = f"{os.sep}{STORE}{os.sep}"
+"""Objects are named by their contents; their time is that of their last use."""

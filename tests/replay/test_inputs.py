@@ -48,3 +48,6 @@ def test_files_that_the_run_read_or_a_replay_wrote_itself_are_no_news(project) -
         warnings.simplefilter("error")
         assert connection.execute("SELECT final FROM flor").fetchall() == [(10.0,)]
         assert connection.execute("SELECT reason FROM acquisitions").fetchall() == [(None,)]
+        # The snapshot that the first replay read counts as used since then.
+        project.write("train.py", SCRIPT + LOG + 'flor.log("half", total[0] / 2)\n')
+        assert connection.execute("SELECT half FROM flor").fetchall() == [(4.5,)]
