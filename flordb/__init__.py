@@ -148,9 +148,12 @@ _PEP_249 = frozenset(
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    from flordb.uncollected import uncollected
+
     if name in _LAZY:
         module, attribute = _LAZY[name]
-        found = import_module(module)
+        with uncollected():
+            found = import_module(module)
         return getattr(found, attribute) if attribute else found
     if name in _PEP_249:
         return getattr(import_module("flordb.query.dbapi"), name)

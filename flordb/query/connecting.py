@@ -14,6 +14,7 @@ from flordb.errors import ProjectError
 from flordb.query.options import ACQUIRE
 from flordb.settings import seconds_of
 from flordb.store.project import Project, find_project
+from flordb.uncollected import uncollected
 
 if TYPE_CHECKING:
     from flordb.query.connection import Connection
@@ -46,7 +47,7 @@ def connect(
         raise ProjectError(f"budget: {error}") from None
     found = project if isinstance(project, Project) else find_project(_path(project))
     chosen = _settings.load(found.root, acquire=acquire, budget_seconds=seconds, workers=workers)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, uncollected():
         opening = pool.submit(duckdb.connect, ":memory:")
         # DuckDB opens without holding the GIL, in which time Python can import the planner.
         from flordb.query.connection import Connection

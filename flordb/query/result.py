@@ -7,6 +7,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from flordb.uncollected import uncollected
+
 
 class Result:
     """A materialized result: an Arrow table and the description of its columns."""
@@ -57,7 +59,8 @@ class Result:
 
     def frame(self) -> Any:
         """The result as a pandas DataFrame, with DuckDB's own conversions."""
-        frame = self._relation().df()
+        with uncollected():  # the first time it imports pandas
+            frame = self._relation().df()
         frame.columns = self.names
         return frame
 
