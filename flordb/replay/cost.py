@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
 from flordb.record.context import end_of, enter_of, exit_of
 from flordb.replay.learnt import Rates
 from flordb.replay.loading import Loading
-from flordb.replay.recorded import Recorded, TopLoop
+from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
 from flordb.replay.task import Steps
 
 # Measured on one machine, as a beginning; what replays took there then corrects them.
@@ -167,13 +167,11 @@ def _iteration(
     if not steps.from_start and end_of(loop.path(index - 1)) in boundaries:
         found.loads(end_of(loop.path(index - 1)))
     for nested in loop.nested.get(index, ()):
-        boundary = exit_of(loop.path(index), nested.name, nested.entry)
-        skipped = not steps.from_start and boundary in boundaries
         if nested.name in steps.run_nested:
             values += nested.count * statements * wanted
-        elif skipped:
-            values -= nested.logged
-            found.loads(boundary)
+    for nested, boundary in _skipped(steps, loop, index, boundaries):
+        values -= nested.logged
+        found.loads(boundary)
     found.compute += _seconds(found.record, steps, loop, index, boundaries)
     found.values += max(values, 0)
 
@@ -183,11 +181,18 @@ def _seconds(
 ) -> float:
     """Seconds of an iteration without the nested loops whose effects are loaded."""
     seconds = loop.computed(index, record.holds)
+    skipped = _skipped(steps, loop, index, boundaries)
+    return max(seconds - sum(nested.seconds for nested, _ in skipped), 0.0)
+
+
+def _skipped(
+    steps: Steps, loop: TopLoop, index: int, boundaries: set[str]
+) -> Iterator[tuple[NestedLoop, str]]:
+    """The nested loops of an iteration whose effects are loaded, and the boundaries of that."""
     for nested in loop.nested.get(index, ()):
         boundary = exit_of(loop.path(index), nested.name, nested.entry)
         if nested.name not in steps.run_nested and not steps.from_start and boundary in boundaries:
-            seconds -= nested.seconds
-    return max(seconds, 0.0)
+            yield nested, boundary
 
 
 def _warming(

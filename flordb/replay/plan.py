@@ -139,6 +139,7 @@ class _Planner:
         self._imports_of: set[tuple[str, str]] = set()
         self._records: dict[str, Recorded] = {}
         self._loading: dict[str, Loading] = {}
+        self._asking: dict[tuple[str, str], bool] = {}
 
     def read_ahead(self, wants: Sequence[Want]) -> None:
         """Read the versions of all runs at once. What cannot be read is refused by `plan`."""
@@ -263,7 +264,10 @@ class _Planner:
 
     def at_work(self, want: Want, record: Recorded) -> tuple[float, float] | None:
         """When a run was at work, where its script may ask whether files exist."""
-        if not asks_for_files(self.placing.program(record.version or "", want.filename)):
+        key = (record.version or "", want.filename)
+        if key not in self._asking:  # runs share versions
+            self._asking[key] = asks_for_files(self.placing.program(*key))
+        if not self._asking[key]:
             return None
         file = self.project.runs / want.file  # it begins with the first call, and ends with the run
         first_call = birth_of(file)
