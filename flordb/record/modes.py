@@ -19,21 +19,31 @@ class Modes:
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
         self._touched: set[str] = set()
+        self._current: dict[str, str] = {}
+        self._encoded: dict[Any, Any] | None = None
 
     def now(self) -> dict[str, Any]:
         """The modes, in a form that pickles."""
-        current = dict(os.environ)
-        first = self._first = self._first or current
-        if current != first:
-            names = current.keys() | first.keys()
-            self._touched |= {name for name in names if current.get(name) != first.get(name)}
-        found: dict[str, Any] = {"environment": {n: current.get(n) for n in self._touched}}
+        self._look_at_environment()
+        found: dict[str, Any] = {"environment": {n: self._current.get(n) for n in self._touched}}
         torch = sys.modules.get("torch")
         if torch is not None:
             found["dtype"] = torch.get_default_dtype()
             found["grad"] = torch.is_grad_enabled()
             found["anomaly"] = torch.is_anomaly_enabled()
         return found
+
+    def _look_at_environment(self) -> None:
+        # Comparing what Python keeps encoded takes 0.5 us, decoding it 16, at each snapshot.
+        encoded = getattr(os.environ, "_data", None)
+        if encoded is not None and encoded == self._encoded:
+            return
+        self._encoded = None if encoded is None else dict(encoded)
+        current = self._current = dict(os.environ)
+        first = self._first = self._first or current
+        if current != first:
+            names = current.keys() | first.keys()
+            self._touched |= {name for name in names if current.get(name) != first.get(name)}
 
 
 def set_modes(modes: Mapping[str, Any]) -> None:
