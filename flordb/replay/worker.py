@@ -25,6 +25,7 @@ from flordb.record.passive import Passive
 from flordb.replay.guard import enter_overlay, protect_links
 from flordb.replay.importing import VersionFinder, is_installed
 from flordb.replay.inputs import Inputs
+from flordb.replay.memory import keep_freed_memory
 from flordb.replay.observe import run_script
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
@@ -65,6 +66,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
 
     record = recorded(read_run(Path(job.run_file)))
     replayer = Replayer(job, record, write, leave)
+    keep_freed_memory()
     inputs = Inputs(os.path.getmtime(job.run_file), time.time(), job.workspace)
     _become(job)
     sys.addaudithook(inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import time
 from typing import Any
@@ -414,3 +415,22 @@ def test_files_that_the_loop_wrote_are_written_again_and_not_taken_from_a_later_
     assert (report.failures, report.anomalies) == ((), ())
     assert values == {("", "h"): [true]}
     assert any("read again" in note for note in chosen.tasks[0].notes)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others have no such setting")
+def test_memory_that_an_evaluation_frees_is_not_faulted_in_again(sandbox) -> None:
+    text = """
+import flordb as flor, resource
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for epoch in flor.loop("epoch", range(2)): pass
+flor.log("end", 0)
+for batch in range(20):
+    blocks = [bytes(bytearray(400_000)) for _ in range(20)]
+    del blocks
+    if batch == 2: before = faults()
+"""
+    _record(sandbox, text)
+    sandbox.write("train.py", text + 'flor.log("faults", faults() - before)\n')
+    values, *_ = acquire(sandbox, ["faults"])
+    ((faults,),) = values.values()
+    assert faults < 400  # of 34,000 pages
