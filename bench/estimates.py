@@ -221,7 +221,9 @@ def _off(
 def forget(project: Project, script: str | None) -> None:
     """Forget what was learnt of a script, or all (None)."""
     known = learnt.load(project.store) if script is not None else learnt.Learnt()
-    known.seen = {key: seen for key, seen in known.seen.items() if f"|{script}|" not in key}
+    for each in (known.seen, known.beside):
+        for key in [key for key in each if f"|{script}|" in key]:
+            del each[key]
     learnt.save(project.store, known)
 
 

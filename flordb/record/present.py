@@ -41,7 +41,7 @@ class Present:
         memory = _memory(live, reference)
         if memory is None or reference.offset != 0 or memory[1] != block.size:
             return False
-        wanted, last = block.digest or block.object, self._last.get(memory)
+        wanted, last = block.contents, self._last.get(memory)
         self._last[memory] = wanted
         at_first = not trains or manifest.boundary.endswith("@enter")
         if (last is None and not at_first) or last not in (None, wanted):

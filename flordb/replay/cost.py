@@ -14,17 +14,19 @@ from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
 from flordb.replay.task import Steps
 
 # Measured on one machine, as a beginning; what replays took there then corrects them.
-_HANDING_SECONDS = 0.02
+_HANDING_SECONDS = 0.024
 """To make a workspace, to hand a task to a worker, and to end both."""
-_FIRST_SECONDS = 0.009
+_FIRST_SECONDS = 0.01
 """A script's first steps in a process that was just forked."""
 _SHORT_SETUP_SECONDS = 0.03
-_SHORT_SETUP_SHARE = 0.4
+_SHORT_SETUP_SHARE = 0.7
 """Of a set-up's first moments, in which the run was the first to use a library's functions."""
 _FIRST_LOAD_SECONDS = 0.003
 """The first snapshot, beyond what others take."""
 _WARMING_ITERATIONS = 6
 """Of a run's first iterations, beside which the very first is looked at."""
+_FIRST_USE_SECONDS = 0.012
+"""What is first to compute in a process, beyond what it took in the run, where others were."""
 _LOG_SECONDS = 13e-6
 """To log a value in a replay."""
 _TAKE_SECONDS = 8e-6
@@ -126,6 +128,8 @@ def parts_of(
     found.compute += sum(record.between[: max(0, passed - 1)])
     if steps.scan == "suffix" or steps.go_on:
         found.compute += record.rest
+        if not steps.loops:
+            found.compute += min(_FIRST_USE_SECONDS, record.rest)
         if steps.loops and not steps.from_start:
             found.loads(_exit(record.entries(steps.loops[-1])[-1]))
     return found.parts()

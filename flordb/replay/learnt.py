@@ -61,14 +61,14 @@ class Rates:
 @dataclass
 class Learnt:
     """``start``: seconds until cold servers had imported the libraries; ``imports``: those of the
-    last time that a server imported a package, by its name; ``crowd``: how much longer
-    workers computed while others did; ``seen``: by part, and by script and scan, what was expected
-    and what it took."""
+    last time that a server imported a package, by its name; ``seen``: by part, and by script and
+    scan, what was expected and what it took; ``beside``: the same of what was computed while other
+    workers did."""
 
     start: list[float] = field(default_factory=list)
     imports: dict[str, float] = field(default_factory=dict)
-    crowd: list[float] = field(default_factory=list)
     seen: dict[str, Seen] = field(default_factory=dict)
+    beside: dict[str, Seen] = field(default_factory=dict)
 
     def rates(self, script: str, scan: str, together: bool) -> Rates:
         """The rates for a scan of a script.
@@ -82,14 +82,20 @@ class Learnt:
         return Rates(**found)
 
     def crowding(self) -> float:
-        return median(self.crowd) if self.crowd else _CROWD
+        """How much longer workers compute while others do, by what was computed either way."""
+        found = [
+            beside / alone
+            for key, seen in self.beside.items()
+            if (beside := _ratio(seen)) and (alone := _ratio(self.seen.get(key, [])))
+        ]
+        return max(1.0, median(found)) if found else _CROWD
 
     def starting(self) -> float | None:
         """Seconds until a cold server has imported the libraries; None while unknown."""
         return median(self.start) if self.start else None
 
     def _rate(self, part: str, script: str, scan: str) -> Rate:
-        levels = [self.seen.get(key, []) for key in _keys(part, script, scan)]
+        levels = [self._seen_as_alone(key) for key in _keys(part, script, scan)]
         ratios = [_ratio(seen) for seen in levels]
         at = next((n for n, ratio in enumerate(ratios) if ratio is not None), len(levels))
         ratio = 1.0 if at == len(levels) else ratios[at] or 0.0
@@ -104,9 +110,15 @@ class Learnt:
 
     def _half(self, script: str) -> float:
         start = _key("computing", script, "")
-        found = [_ratio(seen) for key, seen in self.seen.items() if key.startswith(start)]
-        known = [ratio for ratio in found if ratio]
+        keys = {key for key in (*self.seen, *self.beside) if key.startswith(start)}
+        known = [ratio for key in sorted(keys) if (ratio := _ratio(self._seen_as_alone(key)))]
         return math.prod(known) ** (0.5 / len(known)) if known else 1.0
+
+    def _seen_as_alone(self, key: str) -> Seen:
+        """What was seen, and what others would have taken had none computed beside them."""
+        beside = self.beside.get(key, [])
+        crowding = self.crowding() if beside else 1.0
+        return [*self.seen.get(key, []), *((e, took / crowding) for e, took in beside)]
 
     def worked(
         self, script: str, scan: str, together: bool, parts: Parts, took: Mapping[str, float]
@@ -115,14 +127,8 @@ class Learnt:
         self._see("setup", script, scan, parts.setting_up, took["setup"])
         if took["restores"]:
             self._see("loading", script, scan, parts.loading, took["restored"])
-        expected, seconds = parts.computing, took["computed"]
-        if together:
-            known = _ratio(self.seen.get(_key("computing", script, scan), []))
-            if known and expected >= _LONG_SECONDS:
-                self.crowd.append(max(1.0, seconds / expected / known))
-                del self.crowd[:-_MOST_KEPT]
-            seconds /= self.crowding()
-        self._see("computing", script, scan, expected, seconds)
+        computed = parts.computing, took["computed"]
+        self._see("computing", script, scan, *computed, self.beside if together else self.seen)
 
     def handed(self, script: str, scan: str, parts: Parts, seconds: float) -> None:
         """Learn what a task took beyond its worker's own work, where it was alone."""
@@ -133,9 +139,18 @@ class Learnt:
         self.start.append(max(0.0, seconds))
         del self.start[:-_MOST_KEPT]
 
-    def _see(self, part: str, script: str, scan: str, expected: float, took: float) -> None:
+    def _see(
+        self,
+        part: str,
+        script: str,
+        scan: str,
+        expected: float,
+        took: float,
+        where: dict[str, Seen] | None = None,
+    ) -> None:
+        """Keep one lesson, in ``seen`` if not elsewhere."""
         for key in _keys(part, script, scan):
-            seen = self.seen.setdefault(key, [])
+            seen = (self.seen if where is None else where).setdefault(key, [])
             seen.append((round(expected, 6), round(took, 6)))
             del seen[:-_MOST_KEPT]
 
@@ -177,6 +192,7 @@ def load(store: Path) -> Learnt:
     try:
         found = Learnt(**orjson.loads((store / "costs.json").read_bytes()))
         found.seen = {key: _pairs(pairs) for key, pairs in found.seen.items()}
+        found.beside = {key: _pairs(pairs) for key, pairs in found.beside.items()}
         return found
     except (OSError, ValueError, TypeError, AttributeError):
         return Learnt()  # never learnt, or written by another version

@@ -17,8 +17,10 @@ _PRESENT_BYTES_PER_SECOND = 16e9
 
 
 class Loading:
-    """Seconds expected of loading each snapshot of a run; of those at one place of the script, all
-    iterations alike, two are looked at.
+    """Seconds expected of loading each snapshot of a run.
+
+    Of those at one place of the script, all iterations alike, the last is looked at, and as memory
+    that it comes into the one before it; at the end of a top-level loop, that at its beginning.
 
     Parameters: ``boundaries`` at which there are snapshots; ``manifest`` reads one (None: it
     cannot be read).
@@ -38,17 +40,16 @@ class Loading:
         place = _place(boundary)
         if place not in self._seconds:
             at = self._places.get(place, [])
-            own = self._manifest(at[-1]) if at else None
-            others = at[-2:-1] or [all[-1] for all in self._places.values() if all is not at][:1]
-            other = self._manifest(others[0]) if others else None
+            before = at[-2:-1] or self._places.get(place.replace("@exit", "@enter"), [])
+            own, other = (self._manifest(b[-1]) if b else None for b in (at, before))
             self._seconds[place] = _EACH_SECONDS if own is None else _of(own, other)
         return self._seconds[place]
 
 
 def _of(manifest: Manifest, other: Manifest | None) -> float:
     """Of a snapshot, when memory holds what another one holds."""
-    there = set() if other is None else {block.digest for block in other.blocks}
-    sizes = {block.digest: block.size for block in manifest.blocks}
+    there = set() if other is None else {block.contents for block in other.blocks}
+    sizes = {block.contents: block.size for block in manifest.blocks}
     present = sum(size for digest, size in sizes.items() if digest in there)
     copied = sum(sizes.values()) - present
     return (

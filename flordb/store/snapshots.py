@@ -28,6 +28,11 @@ class BlockRef(NamedTuple):
     size: int
     digest: str
 
+    @property
+    def contents(self) -> str:
+        """The digest of its bytes."""
+        return self.digest or self.object
+
 
 class TensorRef(NamedTuple):
     """A tensor or an array: a view of a block, ``offset`` bytes in, with ``strides`` in bytes."""
