@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import chain
 from operator import itemgetter
-from types import FunctionType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from flordb.record.anchors import (
@@ -31,6 +33,8 @@ def is_constant(value: Any, library: Container[Any]) -> bool:
         return kind not in (str, bytes) or len(value) <= _LONGEST_CONSTANT
     if kind is tuple:
         return len(value) < 100 and all(is_constant(item, library) for item in value)
+    if kind is ModuleType:
+        return True  # pickled as its name
     return isinstance(value, (FunctionType, type)) and value in library
 
 
@@ -48,6 +52,8 @@ def contents_of(kind: str, value: Any) -> Contents | None:
         return _of_container(value)
     if kind == "weakref":
         return lambda found: [found()]
+    if kind == "function":
+        return _of_function(value)
     torch = sys.modules["torch"]
     if kind == "object" and type(value) in (torch.dtype, torch.device, torch.layout):
         return lambda found: []
@@ -75,6 +81,56 @@ def _of_module(module: Any) -> Contents:
         return (*own, *values, *parameters, *buffers, *modules)
 
     return contents
+
+
+def _of_function(function: FunctionType) -> Contents | None:
+    """A function that no module has, such as `get_ema_multi_avg_fn` returns: its code, and all that
+    cloudpickle takes along for it."""
+    if "<locals>" not in function.__qualname__:
+        return None
+    code = function.__code__
+    names = tuple(sorted(_names_in(code)))
+
+    def contents(found: Any) -> list[Any]:
+        if found.__code__ is not code:
+            raise LookupError("another code")
+        space, keywords, notes = found.__globals__, found.__kwdefaults__, found.__annotations__
+        try:
+            cells = [cell.cell_contents for cell in found.__closure__ or ()]
+        except ValueError as error:
+            raise LookupError("a variable that is not bound yet") from error
+        used = [space.get(name, ...) for name in names]
+        listed = [found.__name__, found.__qualname__, found.__module__, found.__doc__]
+        for mapping in (keywords or {}, notes, vars(found)):
+            listed += (*mapping.values(), *mapping, ...)
+        listed += (*(found.__defaults__ or ()), ..., *cells, ..., *used)
+        if any(isinstance(value, ModuleType) for value in (*cells, *used)):
+            # Those of its submodules that are imported are named in the pickle.
+            listed.append(_same_number(len(sys.modules)))
+        return list(chain.from_iterable(map(_apart, listed)))
+
+    return contents
+
+
+def _apart(value: Any) -> tuple[Any, ...]:
+    """A method is made anew with what refers to it: its function and its object count."""
+    is_method = type(value) is MethodType
+    return (value.__func__, value.__self__, ...) if is_method else (value,)
+
+
+@lru_cache(maxsize=16)
+def _same_number(number: int) -> int:
+    """An object of its own for each number, to be compared by its id."""
+    return number
+
+
+_MODULE_NAMES = frozenset(("__package__", "__name__", "__path__", "__file__"))
+
+
+def _names_in(code: CodeType) -> frozenset[str]:
+    """The names of globals (and attributes) in a function and in those that it defines."""
+    inner = (_names_in(const) for const in code.co_consts if isinstance(const, CodeType))
+    return _MODULE_NAMES.union(code.co_names, *inner)
 
 
 def _of_container(value: Any) -> Contents | None:
@@ -120,8 +176,15 @@ def children(kind: str) -> Contents:
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """Instead of what is made anew with what refers to it: what it refers to."""
     for value in values:
-        if type(value) is tuple:
+        kind = type(value)
+        if kind is tuple:
             yield from _flat(value)
+        elif kind is MethodType:
+            yield value.__func__
+            yield value.__self__
+        elif kind is partial:
+            yield from _flat((value.func, value.args, value.keywords))
         else:
             yield value

@@ -35,6 +35,8 @@ class Part(nn.Module):
         self.weak: Any = weakref.ref(self.layer)
         self.ordered = OrderedDict(a=1)
         self.ordered.version = 1  # type: ignore[attr-defined]
+        self.average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        self.method: Any = torch.no_grad().clone
 
 
 def _training() -> dict[str, Any]:
@@ -79,6 +81,10 @@ def _retype(v: dict[str, Any]) -> None:
 def _new_memory(v: dict[str, Any]) -> None:
     for parameter in v["net"].parameters():
         parameter.data = parameter.data.clone()
+
+
+def _cell(v: dict[str, Any]) -> Any:
+    return v["net"][2].average.__wrapped__.__closure__[0]
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -150,6 +156,26 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         held=v["opt"].state[v["net"][3].weight]["exp_avg"]
     ),
     "an attribute of the optimizer": lambda v: setattr(v["opt"], "more", [v["net"][3]]),
+    "a variable of a closure": lambda v: setattr(_cell(v), "cell_contents", 0.5),
+    "an object in a closure": lambda v: setattr(_cell(v), "cell_contents", [v["net"][3]]),
+    "an attribute of a closure": lambda v: setattr(v["net"][2].average, "more", 1),
+    "a default of a closure": lambda v: setattr(
+        v["net"][2].average.__wrapped__, "__defaults__", (None,)
+    ),
+    "the code of a closure": lambda v: setattr(
+        v["net"][2].average.__wrapped__,
+        "__code__",
+        torch.optim.swa_utils.get_swa_multi_avg_fn().__wrapped__.__code__.replace(
+            co_freevars=("decay",)
+        ),
+    ),
+    "another closure": lambda v: setattr(
+        v["net"][2], "average", torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    ),
+    "a global that a closure uses": lambda v: setattr(
+        torch.optim.swa_utils, "torch", torch.nn.functional
+    ),
+    "a method of another object": lambda v: setattr(v["net"][2], "method", v["net"][3].forward),
     "an outer reference": lambda v: v.update(held=v["net"][3]),
 }
 
@@ -173,6 +199,7 @@ def test_what_is_known_of_a_model_leads_to_no_other_snapshot(
 ) -> None:
     if not guards:  # another torch
         monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
+    monkeypatch.setattr(torch.optim.swa_utils, "torch", torch)  # put back after the test
     values = _training()
     kept = Kept(tmp_path / "kept")
     for epoch in range(3):
