@@ -30,13 +30,11 @@ def command(url: str, project: str | None, keep_bytes: int, dry_run: bool) -> No
     """
     from pathlib import Path
 
-    from flordb.store import retention, spool
+    from flordb.store import retention
     from flordb.store.project import find_project
 
     found = find_project(Path(project) if project else None)
-    chosen = retention.to_spool(retention.survey(found), keep_bytes)
-    size = 0
-    for item in chosen:
-        size += item.size if dry_run else spool.spool(item.path, url)
+    moved = retention.move(found, url, keep_bytes, dry_run)
+    count, size = (len(moved.paths), moved.size) if moved is not None else (0, 0)
     verb = "would be moved" if dry_run else "moved"
-    click.echo(f"{len(chosen)} objects, {size} bytes {verb} to {url}", err=True)
+    click.echo(f"{count} objects, {size} bytes {verb} to {url}", err=True)

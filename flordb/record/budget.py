@@ -11,7 +11,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
 from flordb.errors import warn_in_training
 from flordb.store.retention import size_of
@@ -34,7 +36,9 @@ class Budget:
         self._reserve = reserve_bytes
         self._size: int | None = None
         self._collector: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
         self._warned = False
+        self._failed = False
 
     def reserve(self, size: int) -> None:
         """Make sure that ``size`` bytes can be written. Raises OSError near the end of the disk.
@@ -68,6 +72,7 @@ class Budget:
         if self._collector is not None:
             if self._collector.poll() is None:
                 return
+            self._tell(self._collector.returncode)
             self._collector, self._size = None, None
             # Where it could free too little, it is not asked again for the same bytes.
             self._limit = max(self._limit, _GROWTH * size_of(self._objects))
@@ -86,6 +91,24 @@ class Budget:
                 "`flordb gc` now spools or thins them behind the training."
             )
         command = [sys.executable, "-m", "flordb", "gc", "--project", str(root)]
+        # Not the training's own stderr: who waits for its end would wait for gc, too.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (read when gc has ended)
         self._collector = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            start_new_session=True,
         )
+
+    def _tell(self, status: int) -> None:
+        """Warn where ``flordb gc`` failed, with its last words."""
+        said, self._said = self._said, None
+        if said is None:
+            return
+        with said:
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+        if status and not self._failed:
+            self._failed = True
+            warn_in_training(f"`flordb gc` failed ({status}): {words} Training goes on.")

@@ -32,6 +32,7 @@ _LONG_SECONDS = 0.05
 """From here on a part is learnt as a factor, below as a difference: what is short is mostly what
 happens once in a process (the first use of a library's functions)."""
 _CROWD = 1.05
+_LONGEST_SECONDS = 1e9
 
 Seen = list[tuple[float, float]]
 """Seconds expected and taken, the latest last."""
@@ -191,6 +192,8 @@ def load(store: Path) -> Learnt:
     """What is known in a project's ``.flor`` folder; nothing where that cannot be read."""
     try:
         found = Learnt(**orjson.loads((store / "costs.json").read_bytes()))
+        found.start = list(map(_seconds, found.start))
+        found.imports = {name: _seconds(took) for name, took in found.imports.items()}
         found.seen = {key: _pairs(pairs) for key, pairs in found.seen.items()}
         found.beside = {key: _pairs(pairs) for key, pairs in found.beside.items()}
         return found
@@ -199,7 +202,15 @@ def load(store: Path) -> Learnt:
 
 
 def _pairs(pairs: Iterable[Iterable[float]]) -> Seen:
-    return [(float(expected), float(took)) for expected, took in pairs]
+    return [(_seconds(expected), _seconds(took)) for expected, took in pairs]
+
+
+def _seconds(value: float) -> float:
+    """Raises ValueError where nothing can have taken that long: the file is damaged."""
+    seconds = float(value)
+    if not 0 <= seconds < _LONGEST_SECONDS:
+        raise ValueError(f"{value} seconds")
+    return seconds
 
 
 def save(store: Path, learnt: Learnt) -> None:

@@ -99,7 +99,7 @@ class ObjectStore:
     def _put(self, name: str, data: memoryview, size: int, flags: int) -> int:
         path = self.path(name)
         # Asked of the disk, not of the memory: the store may have been cleaned up meanwhile.
-        if _renewed(path):
+        if _renewed(path) and _size(path) == size:
             self._known.add(name)
             return 0
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,13 @@ class ObjectStore:
             if note is None:
                 raise
         data = bytearray(spool.fetch(note))
-        self.put(name, data)
+        if digest(data) != name:
+            raise SnapshotError(
+                f"{note['url']} does not hold what was spooled there: it is damaged. The replay "
+                "has to start from an earlier snapshot."
+            )
+        with suppress(OSError):  # no room, or a store that can only be read: fetched again then
+            self.put(name, data)
         return memoryview(data)
 
 
@@ -181,7 +187,15 @@ def _map(path: Path) -> mmap.mmap | bytearray:
 
 
 def _is_kept(path: Path) -> bool:
-    return path.exists() or path.with_name(path.name + spool.SUFFIX).exists()
+    # A power failure leaves files without contents behind. (An empty object is not worth keeping.)
+    return bool(_size(path)) or path.with_name(path.name + spool.SUFFIX).exists()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _renewed(path: Path) -> bool:

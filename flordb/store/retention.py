@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -57,7 +58,7 @@ class Survey:
     """What a project's store holds. ``runs``: snapshots by the name of their run's folder."""
 
     objects: dict[str, Object] = field(default_factory=dict)
-    spooled: dict[str, Path] = field(default_factory=dict)
+    spooled: dict[str, Object] = field(default_factory=dict)
     runs: dict[str, list[Snapshot]] = field(default_factory=dict)
     leftovers: list[Object] = field(default_factory=list)
     """What a killed process left behind, and manifests that cannot be read."""
@@ -95,9 +96,15 @@ def survey(project: Project) -> Survey:
         if path.suffix == ".tmp":
             found.leftovers.append(Object(path, status.st_size, status.st_mtime))
         elif path.suffix == spooling.SUFFIX:
-            found.spooled[name.removesuffix(spooling.SUFFIX)] = path
+            note = Object(path, 0, status.st_mtime)
+            found.spooled[name.removesuffix(spooling.SUFFIX)] = note
         else:
             found.objects[name] = Object(path, status.st_size, status.st_mtime)
+    _add_snapshots(project, found)
+    return found
+
+
+def _add_snapshots(project: Project, found: Survey) -> None:
     for path in _files(project.snapshots):
         try:
             status = path.stat()
@@ -112,7 +119,6 @@ def survey(project: Project) -> Survey:
             continue
         snapshot = Snapshot(path, frozenset(manifest.objects), status.st_size)
         found.runs.setdefault(path.parent.name, []).append(snapshot)
-    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -141,25 +147,28 @@ def orphans(project: Project, found: Survey) -> list[Removal]:
     ]
 
 
-def thinning(found: Survey, run: str, keep: int) -> Removal | None:
+def thinning(run: str, snapshots: list[Snapshot], keep: int) -> Removal | None:
     """Thin a run to the snapshots of ``keep`` evenly spaced iterations of each top-level loop.
 
     Those outside of iterations always stay. None where there is nothing to remove.
     """
-    loops: dict[str, dict[int, list[Snapshot]]] = defaultdict(lambda: defaultdict(list))
-    for snapshot in found.runs[run]:
-        match = re.match(r"([^/]*)=(\d+)[/@]", snapshot.boundary)
-        if match:
-            loops[match[1]][int(match[2])].append(snapshot)
     surplus: list[Snapshot] = []
-    for iterations in loops.values():
+    for iterations in _by_iteration(snapshots).values():
         kept = evenly(sorted(iterations), max(keep, FEWEST_ITERATIONS))
         surplus += [s for index, ss in iterations.items() if index not in kept for s in ss]
     if not surplus:
         return None
-    return _of_snapshots(
-        f"{len(surplus)} of the {len(found.runs[run])} snapshots of {run}", surplus
-    )
+    return _of_snapshots(f"{len(surplus)} of the {len(snapshots)} snapshots of {run}", surplus)
+
+
+def _by_iteration(snapshots: list[Snapshot]) -> dict[str, dict[int, list[Snapshot]]]:
+    """The snapshots in iterations of each top-level loop."""
+    loops: dict[str, dict[int, list[Snapshot]]] = defaultdict(lambda: defaultdict(list))
+    for snapshot in snapshots:
+        match = re.match(r"([^/]*)=(\d+)[/@]", snapshot.boundary)
+        if match:
+            loops[match[1]][int(match[2])].append(snapshot)
+    return loops
 
 
 def evenly(items: list[int], keep: int) -> set[int]:
@@ -184,7 +193,8 @@ def unreferenced(found: Survey, now: float | None = None) -> list[Removal]:
         paths = tuple(o.path for o in unused)
         size = sum(o.size for o in unused)
         removals.append(Removal(f"{len(unused)} objects that no snapshot needs", paths, size))
-    gone = tuple(path for name, path in found.spooled.items() if name not in references)
+    away = found.spooled.items()
+    gone = tuple(o.path for name, o in away if name not in references and o.used < before)
     if gone:
         removals.append(Removal(f"{len(gone)} spooled objects that no snapshot needs", gone, 0))
     if left:
@@ -206,72 +216,118 @@ class Report:
         return sum(removal.size for removal in self.removals)
 
 
+@contextlib.contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    """Nobody else removes or spools meanwhile. Raises SnapshotError where another does so now."""
+    lock = acquire(project.store / "gc.lock", exclusive=True, wait_seconds=0)
+    if lock is None:
+        raise SnapshotError(
+            "another flordb gc or flordb spool is at work in this project; try again when it ends"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def collect(project: Project, chosen: Settings, keep: int | None, dry_run: bool) -> Report:
     """Remove what is not needed, thin runs to ``keep`` iterations, and keep within the budget.
 
     Raises SnapshotError where another process does so now, or the place to spool to refuses.
     """
-    lock = acquire(project.store / "gc.lock", exclusive=True, wait_seconds=0)
-    if lock is None:
-        raise SnapshotError("another flordb gc is at work in this project")
-    try:
+    with _alone(project):
         found = survey(project)
         planned = orphans(project, found)
-        for run in sorted(found.runs) if keep is not None else ():
-            step = thinning(found, run, keep or FEWEST_ITERATIONS)
-            planned += [step] if step is not None else []
-        for removal in planned:
-            found = without(found, removal)
+        found = without(found, planned)
+        if keep is not None:
+            steps = [thinning(run, found.runs[run], keep) for run in sorted(found.runs)]
+            thinned = [step for step in steps if step is not None]
+            planned, found = planned + thinned, without(found, thinned)
         if not chosen.spool:
             more = to_thin(found, chosen.snapshot_budget_bytes)
-            planned += more
-            for removal in more:
-                found = without(found, removal)
-        planned += unreferenced(found)
-        for removal in planned:
-            found = without(found, removal)
-            if not dry_run:
-                carry_out(removal)
+            planned, found = planned + more, without(found, more)
+        for removal in () if dry_run else planned:
+            carry_out(project, removal)
+        if not dry_run:
+            found = _with_new_snapshots(project, found)
+        unused = unreferenced(found)
+        for removal in () if dry_run else unused:
+            carry_out(project, removal)
+        planned, found = planned + unused, without(found, unused)
         if chosen.spool:
-            spooled, found = _spool(found, chosen, dry_run)
-            planned += spooled
+            chosen_objects = to_spool(found, chosen.snapshot_budget_bytes)
+            spooled = _spool(project, chosen_objects, chosen.spool, dry_run)
+            planned, found = planned + spooled, without(found, spooled)
         return Report(planned, found.size)
-    finally:
-        lock.release()
 
 
-def _spool(found: Survey, chosen: Settings, dry_run: bool) -> tuple[list[Removal], Survey]:
-    objects = to_spool(found, chosen.snapshot_budget_bytes)
+def _with_new_snapshots(project: Project, found: Survey) -> Survey:
+    """A survey with the snapshots that are there now: a run may have taken some meanwhile, which
+    refer to objects that nothing else needs."""
+    now = replace(found, runs={}, leftovers=list(found.leftovers))
+    _add_snapshots(project, now)
+    return replace(found, runs=now.runs)
+
+
+def move(project: Project, url: str, keep_bytes: int, dry_run: bool) -> Removal | None:
+    """Spool the least recently used objects, all but ``keep_bytes``. None where there are none.
+
+    Raises SnapshotError where another process does so now, or the place refuses.
+    """
+    with _alone(project):
+        moved = _spool(project, to_spool(survey(project), keep_bytes), url, dry_run)
+        return moved[0] if moved else None
+
+
+def _spool(project: Project, objects: list[Object], url: str, dry_run: bool) -> list[Removal]:
     if not objects:
-        return [], found
+        return []
     if not dry_run:
-        for item in objects:
-            spooling.spool(item.path, chosen.spool)
+        name = spooling.owner(project.store)
+        damaged = [o for o in objects if spooling.spool(o.path, url, name) is None]
+        if damaged:
+            raise SnapshotError(
+                f"{len(damaged)} objects are damaged, and so were not moved to {url}: "
+                f"{damaged[0].path} does not hold what its name says. Delete it; the others "
+                f"({len(objects) - len(damaged)}) were moved."
+            )
     size = sum(item.size for item in objects)
-    what = f"{len(objects)} least recently used objects, moved to {chosen.spool}"
-    removal = Removal(what, tuple(item.path for item in objects), size)
-    return [removal], without(found, removal)
+    what = f"{len(objects)} least recently used objects, moved to {url}"
+    return [Removal(what, tuple(item.path for item in objects), size)]
 
 
-def carry_out(removal: Removal) -> None:
+def carry_out(project: Project, removal: Removal) -> None:
     """Delete the files, and the folders of runs that this empties.
 
-    One that is gone already is no error. Raises OSError for others.
+    One that is gone already is no error, and what has just been used stays. Raises OSError for
+    others, and SnapshotError where spooled ones cannot be deleted.
     """
+    since = time.time() - GRACE_SECONDS
     for path in removal.paths:
         if path.suffix == spooling.SUFFIX:
-            note = spooling.spooled(path.with_suffix(""))
+            note = None
+            with contextlib.suppress(SnapshotError):  # a damaged note: nobody knows where it is
+                note = spooling.spooled(path.with_suffix(""))
             if note is not None:
-                spooling.remove(note)
+                spooling.remove(note, spooling.owner(project.store))
+        elif path.is_relative_to(project.objects) and _used(path) >= since:
+            continue
         path.unlink(missing_ok=True)
     for folder in {path.parent for path in removal.paths if path.suffix == ".json"}:
         with contextlib.suppress(OSError):  # not empty, or in use again
             folder.rmdir()
 
 
-def without(found: Survey, removal: Removal) -> Survey:
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def without(found: Survey, removals: list[Removal]) -> Survey:
     """What the store holds once these files are removed."""
-    gone = set(removal.paths)
+    gone = {path for removal in removals for path in removal.paths}
     runs = {
         run: [s for s in snapshots if s.path not in gone] for run, snapshots in found.runs.items()
     }
@@ -295,34 +351,29 @@ def to_thin(found: Survey, budget_bytes: int) -> list[Removal]:
     """Which snapshots have to go for the store to be within the budget: of the oldest runs first,
     half of the iterations of each at a time. Fewer than needed where all runs are at two."""
     removals: list[Removal] = []
-    while _needed_size(found) > budget_bytes:
-        step = _thin_once(found)
+    references = found.references()
+    size = sum(o.size for name, o in found.objects.items() if name in references)
+    runs = dict(sorted(found.runs.items()))
+    counts = {run: _iterations(snapshots) for run, snapshots in runs.items()}
+    while size > budget_bytes:
+        most = max(counts.values(), default=0)
+        if most <= FEWEST_ITERATIONS:
+            break
+        # The oldest of those with the most snapshots, so that no run pays for the others.
+        run = next(r for r, n in counts.items() if n * 2 > most and n > FEWEST_ITERATIONS)
+        step = thinning(run, runs[run], max(FEWEST_ITERATIONS, counts[run] // 2))
         if step is None:
             break
         removals.append(step)
-        found = without(found, step)
+        gone = set(step.paths)
+        for name in (n for s in runs[run] if s.path in gone for n in s.objects):
+            references[name] -= 1
+            if not references[name] and name in found.objects:
+                size -= found.objects[name].size
+        runs[run] = [s for s in runs[run] if s.path not in gone]
+        counts[run] = _iterations(runs[run])
     return removals
 
 
-def _needed_size(found: Survey) -> int:
-    references = found.references()
-    return sum(o.size for name, o in found.objects.items() if name in references)
-
-
-def _thin_once(found: Survey) -> Removal | None:
-    counts = {run: _iterations(snapshots) for run, snapshots in found.runs.items()}
-    most = max(counts.values(), default=0)
-    for run in sorted(found.runs):
-        # The oldest of those with the most snapshots, so that no run pays for the others.
-        if counts[run] * 2 > most and counts[run] > FEWEST_ITERATIONS:
-            return thinning(found, run, max(FEWEST_ITERATIONS, counts[run] // 2))
-    return None
-
-
 def _iterations(snapshots: list[Snapshot]) -> int:
-    per_loop: dict[str, set[int]] = defaultdict(set)
-    for snapshot in snapshots:
-        match = re.match(r"([^/]*)=(\d+)[/@]", snapshot.boundary)
-        if match:
-            per_loop[match[1]].add(int(match[2]))
-    return max((len(indexes) for indexes in per_loop.values()), default=0)
+    return max(map(len, _by_iteration(snapshots).values()), default=0)

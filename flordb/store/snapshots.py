@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from flordb.errors import SnapshotError
-from flordb.store.objects import ObjectStore
+from flordb.store.objects import ObjectStore, digest
 
 FORMAT = 2
+_DIGEST = ',"digest":"'
+_END = '"}'
 
 
 class BlockRef(NamedTuple):
@@ -91,6 +93,7 @@ class SnapshotStore:
         path = self.path(manifest.boundary)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         text = json.dumps({"format": FORMAT, **vars(manifest)}, separators=(",", ":"))
+        text = f"{text[:-1]}{_DIGEST}{digest(text.encode())}{_END}"
         try:
             temporary.write_text(text)
             os.replace(temporary, path)
@@ -123,9 +126,9 @@ class SnapshotStore:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest. Raises OSError, or SnapshotError where the file is not one."""
-    text = path.read_text()
+    data = path.read_bytes()
     try:
-        fields = json.loads(text)
+        fields = json.loads(_checked(data))
         found = fields.pop("format")
         if found == FORMAT:
             fields["blocks"] = tuple(BlockRef(*block) for block in fields["blocks"])
@@ -138,3 +141,15 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SnapshotError(f"{path}: not a snapshot's manifest ({error!r})") from error
     raise SnapshotError(f"{path}: its format is {found}, this flordb reads {FORMAT}")
+
+
+def _checked(data: bytes) -> bytes:
+    """A manifest without the digest of its text, which must be right: one bit of an offset or a
+    shape would be another value. Raises ValueError. Those of earlier versions have none."""
+    text, found, rest = data.rpartition(_DIGEST.encode())
+    if not found:
+        return data
+    text += b"}"
+    if rest != f"{digest(text)}{_END}".encode():
+        raise ValueError("its text does not have the digest that it says")
+    return text

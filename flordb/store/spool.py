@@ -3,14 +3,21 @@
 Any file system that ``pyarrow.fs`` knows by its address will do (``s3://bucket/prefix``, ``gs://…``,
 ``file:///…``). An object is uploaded, then named in ``<object>.spooled``, then removed here; so it
 is always somewhere, whenever the process is killed. Fetching puts it back into the store.
+
+Each store has a folder of its own below the address (`owner`), so that several can be given the
+same one, and a store deletes nothing that a copy of it spooled.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import xxhash
 
 from flordb.errors import SnapshotError
 
@@ -22,38 +29,81 @@ _WORTH = 0.9
 
 
 def spooled(path: Path) -> dict[str, Any] | None:
-    """Where the object that belongs at ``path`` went; None where it was not spooled."""
+    """Where the object that belongs at ``path`` went: ``url``, ``size`` and ``codec``. None where
+    it was not spooled. Raises SnapshotError where the note about it is damaged.
+    """
     try:
-        note: dict[str, Any] = json.loads(path.with_name(path.name + SUFFIX).read_text())
+        note = json.loads(path.with_name(path.name + SUFFIX).read_bytes())
+        return {"url": str(note["url"]), "size": int(note["size"]), "codec": note["codec"]}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise SnapshotError(f"{path}{SUFFIX} does not say where the object is: {error}") from error
-    return note
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SnapshotError(
+            f"{path}{SUFFIX} does not say where the object is: {error!r}"
+        ) from error
 
 
-def spool(path: Path, url: str) -> int:
-    """Move the object at ``path`` below ``url``. Returns the bytes freed here.
+def owner(store: Path) -> str:
+    """The name of a project's ``.flor`` folder where it spools to: of this very folder, and not of
+    its copies. Raises OSError where it cannot be noted.
+    """
+    note = store / "spool.json"
+    inode = store.stat().st_ino
+    try:
+        known = json.loads(note.read_bytes())
+        if known["inode"] == inode:
+            return str(known["owner"])
+    except (OSError, ValueError, TypeError, KeyError):
+        known = None  # the first time
+    own = f"{store.parent.name}-{secrets.token_hex(8)}"
+    _write_whole(note, {"owner": own, "inode": inode})
+    return own
+
+
+def spool(path: Path, url: str, name: str) -> int | None:
+    """Move the object at ``path`` to the folder ``name`` below ``url``. Returns the bytes freed
+    here; None where it is damaged, and so was left.
 
     Raises SnapshotError where it cannot be written there; then it stays here.
     """
     folder, mark, query = url.partition("?")
-    target = f"{folder.rstrip('/')}/{path.parent.name}/{path.name}{mark}{query}"
-    data = path.read_bytes()
+    target = f"{folder.rstrip('/')}/{quote(name)}/{path.parent.name}/{path.name}{mark}{query}"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return 0  # removed meanwhile
+    if xxhash.xxh3_128_hexdigest(data) != path.parent.name + path.name:
+        return None
     codec, packed = _compress(data)
     system, place = _open(target)
+    _refuse_inside(path, system, place)
     try:
         system.create_dir(place.rpartition("/")[0], recursive=True)
         with system.open_output_stream(place) as stream:
             stream.write(packed)
     except OSError as error:
         raise SnapshotError(f"{target} cannot be written: {error}") from error
-    note = path.with_name(path.name + SUFFIX)
-    part = note.with_name(f"{note.name}.{os.getpid()}.tmp")
-    part.write_text(json.dumps({"url": target, "size": len(data), "codec": codec}))
-    os.replace(part, note)
+    note = {"url": target, "size": len(data), "codec": codec}
+    _write_whole(path.with_name(path.name + SUFFIX), note)
     path.unlink(missing_ok=True)
     return len(data)
+
+
+def _write_whole(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    part.write_text(json.dumps(content))
+    os.replace(part, path)
+
+
+def _refuse_inside(path: Path, system: Any, place: str) -> None:
+    """Objects that are moved into the folder that they come from would be gone."""
+    from pyarrow import fs
+
+    store = os.path.realpath(path.parent.parent.parent)
+    if isinstance(system, fs.LocalFileSystem) and os.path.realpath(place).startswith(
+        store + os.sep
+    ):
+        raise SnapshotError(f"{place} is in the store itself: name a folder outside of {store}")
 
 
 def fetch(note: dict[str, Any]) -> bytes:
@@ -71,12 +121,23 @@ def fetch(note: dict[str, Any]) -> bytes:
     if note["codec"]:
         import pyarrow
 
-        data = pyarrow.decompress(data, note["size"], note["codec"], asbytes=True)
+        try:
+            data = pyarrow.decompress(data, note["size"], note["codec"], asbytes=True)
+        except (OSError, ValueError, MemoryError) as error:
+            raise SnapshotError(
+                f"{url} does not hold what was spooled there: it is damaged ({error}). The replay "
+                "has to start from an earlier snapshot."
+            ) from error
     return data
 
 
-def remove(note: dict[str, Any]) -> None:
-    """Delete a spooled object; it is no error if it is gone. Raises SnapshotError otherwise."""
+def remove(note: dict[str, Any], name: str) -> None:
+    """Delete a spooled object, where the store with this `owner` has spooled it.
+
+    It is no error if it is gone. Raises SnapshotError otherwise.
+    """
+    if f"/{quote(name)}/" not in note["url"]:
+        return
     system, place = _open(note["url"])
     try:
         system.delete_file(place)

@@ -276,3 +276,25 @@ def test_what_a_warm_server_has_yet_to_import_is_part_of_the_price(sandbox) -> N
     pool.close_idle()
     acquire(sandbox, ["h"], number=0)
     assert plan(sandbox, ["h"], number=1).start_seconds == known.imports["numpy"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"start":["x"]}',
+        '{"start":5}',
+        '{"start":[null]}',
+        '{"start":[1e308,1e308]}',
+        '{"imports":{"torch":"x"}}',
+        '{"imports":{"torch":-1}}',
+        '{"imports":[]}',
+        '{"seen":{"computing|train.py|range":[[0.1,-5],[1,1e308]]}}',
+        '{"beside":{"computing|train.py|range":[[1,true,3]]}}',
+        "[]",
+        "null",
+        "\x00",
+    ],
+)
+def test_damaged_file_of_what_was_learnt_teaches_nothing(tmp_path, text) -> None:
+    (tmp_path / "costs.json").write_text(text)
+    assert learnt.load(tmp_path) == learnt.Learnt()

@@ -133,6 +133,24 @@ def test_budget_is_kept_while_a_run_is_recorded_and_the_user_is_told(sandbox) ->
     assert 2 <= len(_iterations(sandbox)) < 9
 
 
+def test_failing_gc_behind_a_training_is_told_and_does_not_hold_up_who_waits_for_it(
+    sandbox,
+) -> None:
+    more = "import time\nfor _ in range(100):\n    time.sleep(0.1)\n    w += 1\n"
+    more += "    for more in flor.loop('more', range(1)):\n        w += 1\n"
+    sandbox.write("train.py", TRAIN + more)
+    chosen = {"FLORDB_SNAPSHOT_BUDGET_BYTES": "1", "FLORDB_SPOOL": "nonsense://nowhere"}
+    process = sandbox.start("train.py", **chosen)
+    assert process.stderr is not None
+    said = ""
+    while "failed" not in said and (line := process.stderr.readline()):
+        said += line
+    process.kill()
+    process.communicate(timeout=60)
+    assert "`flordb gc` failed (1): flordb: nonsense://nowhere" in said
+    assert "bytes freed" not in said
+
+
 def test_evenly_spaced_iterations_include_the_first_and_the_last() -> None:
     assert retention.evenly([0, 3, 4, 7, 9, 12], 3) == {0, 4, 12}
     assert retention.evenly([5, 6], 9) == {5, 6}
