@@ -47,6 +47,11 @@ _RECORDS = (
 )
 """Classes of Python's own that are no more than their attributes."""
 _SPANS = frozenset(("module", "optimizer"))
+_NO_ANCHORS = (*ATOMS, ModuleType, enum.Enum)
+
+Kinds = dict[type, tuple[tuple[type, ...], str]]
+"""What objects of a class are to a snapshot, where that follows from the classes it is made of,
+which are these."""
 
 
 @dataclass(slots=True)
@@ -74,19 +79,22 @@ class Walk:
     """Finds the anchors below the roots, each once, parents before their children.
 
     Parameters: ``is_project``, whether a source file is the project's; ``find_tree`` is asked for
-    what is known below a module or an optimizer (path, object, number, numbers by ids).
+    what is known below a module or an optimizer (path, object, number, numbers by ids); ``kinds``,
+    what is known of classes, to which this adds.
     """
 
     def __init__(
         self,
         is_project: Callable[[str], bool],
         find_tree: Callable[[Path, Any, int, dict[int, int]], Any],
+        kinds: Kinds,
     ) -> None:
         self.is_project = is_project
         self.anchors: list[Anchor] = []
         self.numbers: dict[int, int] = {}
         self.spans: list[Span] = []
         self._kinds: dict[type, str] = {}
+        self._known = kinds
         self._find_tree = find_tree
         self._in_span = False
 
@@ -94,7 +102,7 @@ class Walk:
         waiting: list[tuple[Any, Path, Path | None]] = [(value, path, None)]
         while waiting:
             value, path, owner = waiting.pop()
-            if isinstance(value, (*ATOMS, ModuleType, enum.Enum)) or id(value) in self.numbers:
+            if id(value) in self.numbers or isinstance(value, _NO_ANCHORS):
                 continue
             kind = self.classify(value)
             if kind in _SPANS and not self._in_span:
@@ -130,7 +138,7 @@ class Walk:
         kind = type(value)
         found = self._kinds.get(kind)
         if found is None:
-            found = self._kinds[kind] = self.kind_of(kind)
+            found = self._kinds[kind] = self._kind_of(kind)
         if found == "tensor":
             return "tensor" if plain_tensor(sys.modules["torch"], value) else "object"
         if found == "array":
@@ -139,33 +147,17 @@ class Walk:
             return "code"
         return found
 
-    def kind_of(self, kind: type) -> str:
+    def _kind_of(self, kind: type) -> str:
         """What objects of a type are to a snapshot, as far as their type tells."""
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            found = _torch_kind(torch, kind)
-            if found is not None:
-                return found
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            if issubclass(kind, numpy.ndarray):
-                return "array"
-            if issubclass(kind, (numpy.random.Generator, numpy.random.RandomState)):
-                return "generator"
-        if issubclass(kind, random.Random):
-            return "generator"
-        if kind in CONTAINERS:
-            return "container"
-        if kind is weakref.ref:
-            return "weakref"
-        if issubclass(kind, (tuple, partial)):
-            return "tuple" if issubclass(kind, tuple) else "partial"
-        if kind is FunctionType:
-            return "function"
-        if kind in _METHODS:
-            return "method"
-        if kind in _FILES:
-            return "file"
+        bases, found = self._known.get(kind, ((), ""))
+        if bases is kind.__mro__:
+            return found
+        by_bases = _kind_by_bases(kind)
+        if by_bases is not None:
+            if len(self._known) > _MOST_KINDS:
+                self._known.clear()
+            self._known[kind] = kind.__mro__, by_bases
+            return by_bases
         if self._is_of_project(kind):
             return _kind_of_own(kind)
         if all(callable(getattr(kind, name, None)) for name in ("state_dict", "load_state_dict")):
@@ -176,6 +168,35 @@ class Walk:
         module = sys.modules.get(kind.__module__)
         return self.is_project(getattr(module, "__file__", None) or "")
 
+
+def _kind_by_bases(kind: type) -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found = _torch_kind(torch, kind)
+        if found is not None:
+            return found
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if issubclass(kind, numpy.ndarray):
+            return "array"
+        if issubclass(kind, (numpy.random.Generator, numpy.random.RandomState)):
+            return "generator"
+    if issubclass(kind, random.Random):
+        return "generator"
+    if kind in CONTAINERS:
+        return "container"
+    if kind is weakref.ref:
+        return "weakref"
+    if issubclass(kind, (tuple, partial)):
+        return "tuple" if issubclass(kind, tuple) else "partial"
+    if kind is FunctionType:
+        return "function"
+    if kind in _METHODS:
+        return "method"
+    return "file" if kind in _FILES else None
+
+
+_MOST_KINDS = 10_000
 
 _PASSED_THROUGH = frozenset(("tuple", "partial", "method", "code"))
 """Made anew with what refers to them; what they refer to has an identity."""
@@ -244,9 +265,16 @@ def plain_tensor(torch: Any, value: Any) -> bool:
         type(value) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
         and value.layout == torch.strided
         and not value.is_quantized
-        and value.device.type != "meta"
+        and not value.is_meta
         and not value.is_inference()
     )
+
+
+def is_parameter(tensor: Any) -> bool:
+    torch = sys.modules["torch"]
+    if type(tensor) is torch.Tensor:  # torch asks in Python, which takes longer
+        return bool(getattr(tensor, "_is_param", False))
+    return isinstance(tensor, torch.nn.Parameter)
 
 
 def attributes_not_kept(tensor: Any) -> list[str]:

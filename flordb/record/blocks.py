@@ -186,7 +186,9 @@ class Blocks:
         learned: _Learned = group.learned
         learned.settle()
         last = learned.place.object if learned.place is not None else None
-        changes = last is None or learned.changed.get(learned.last, group.changes)
+        # After a nested loop, its iteration hardly ever trains.
+        expected = group.changes and not learned.last.endswith("@exit")
+        changes = last is None or learned.changed.get(learned.last, expected)
         stays = not learned.changed.get(kind, kind.endswith("@enter"))
         digests = group.digests() if stays or not changes else None
         if changes or digests is None:

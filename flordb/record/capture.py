@@ -13,9 +13,8 @@ from __future__ import annotations
 import collections
 import pickle
 import random
-import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -27,33 +26,63 @@ from flordb.record.anchors import (
     Walk,
     attributes_not_kept,
     attributes_of,
+    is_parameter,
     optimizer_attributes,
     own_attributes,
 )
 from flordb.record.modes import Modes
-from flordb.record.pickling import Gathered, Limited, Pickler, Raw
+from flordb.record.pickling import Gathered, Limited, Pickler, Raw, reference_to
 from flordb.record.reach import Path, Reach, spell
-from flordb.record.rng import get_states
+from flordb.record.rng import plain, take_states
 from flordb.record.tensors import Piece
 from flordb.record.trees import State, Taken, Tree, Trees
 
 _NUMBERS = frozenset((type(None), bool, int, float))
 
 
+@dataclass(frozen=True)
+class Unpickled:
+    """What a snapshot says of the objects; it refers to nothing of the program's.
+
+    ``states``: the anchors', in which tensors are numbers of pieces; ``roots``: the paths by which
+    the loop reaches objects, ``bound``: those that it binds anew; ``bindings``: what they are bound
+    to, pickled or themselves numbers; ``named``: variables that have an anchor,
+    and its number; ``rng``, ``modes``: of the process.
+    """
+
+    states: list[State]
+    roots: tuple[Path, ...]
+    bound: tuple[Path, ...]
+    bindings: list[tuple[Path, Any]]
+    named: dict[Path, int]
+    rng: dict[str, Any]
+    modes: dict[str, Any]
+
+    def state(self) -> dict[str, Any]:
+        """What is pickled of it, behind the training."""
+        anchors = _by_name(self.states, self.named, self.bound)
+        bindings = [
+            (path, value if type(value) is bytes else pickle.dumps(value, protocol=5))
+            for path, value in self.bindings
+        ]
+        found = {"anchors": anchors, "bindings": bindings}
+        return found | {"rng": plain(self.rng), "modes": self.modes}
+
+    def names(self) -> set[str]:
+        """The variables whose objects are in it."""
+        return set(map(spell, (*self.roots, *self.bound, *self.named)))
+
+
 @dataclass
 class Captured:
     """What a snapshot is to hold; the bytes of its pieces are still those of the program.
 
-    ``state``: the pickled anchors and bindings, in which tensors are numbers into ``pieces``; it
-    refers to nothing of the program's. ``names``: the variables whose objects are in it.
-    ``averages``: how many tensors of its size an optimizer is
-    going to keep for a parameter.
+    ``averages``: how many tensors of its size an optimizer is going to keep for a parameter.
     """
 
-    state: dict[str, Any]
+    said: Unpickled
     pieces: list[Piece]
     averages: int
-    names: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,29 +99,39 @@ def capture(
     Parameters: ``max_bytes``, the largest variable that is kept; ``given_up``, paths known not to
     be kept, to which this adds; ``trees``, what earlier snapshots know; ``modes``, the process's.
     """
-    walk = Walk(is_project, trees.find)
+    walk = Walk(is_project, trees.find, trees.kinds)
+    bound = found.bound
     # What the loop does not bind anew comes first: by these names a replay finds the objects that
     # have been there since before the loop.
-    for path, value in sorted(found.roots.items(), key=lambda item: item[0] in found.bound):
+    for path, value in sorted(found.roots.items(), key=lambda item: item[0] in bound):
         walk.visit(value, path)
     taking = _Taking(walk, max_bytes, given_up, trees)
-    named = _named(found, walk)
-    states = _by_name(taking.anchors(), named, found.bound)
-    bindings = taking.bindings(found)
-    state = {"anchors": states, "bindings": bindings, "rng": get_states()} | {"modes": modes.now()}
+    said = Unpickled(
+        *(taking.anchors(), tuple(found.roots), tuple(bound), taking.bindings(found)),
+        *(_named(found, walk), take_states(), modes.now()),
+    )
     optimizers = [anchor.value for anchor in walk.anchors if anchor.kind == "optimizer"]
     averages = max((_averages(optimizer) for optimizer in optimizers), default=0)
-    names = tuple(spell(path) for path in named)
-    return Captured(state, taking.gathered.pieces, averages, names, taking.missing)
+    return Captured(said, taking.gathered.pieces, averages, taking.missing)
 
 
 def _named(found: Reach, walk: Walk) -> dict[Path, int]:
     """The variables that have an anchor, which the loop may have got at by another way."""
-    numbers = ((path, walk.anchor_of(value)) for path, value in found.named.items())
-    return {path: number for path, number in numbers if number is not None}
+    numbers = walk.numbers
+    named: dict[Path, int] = {}
+    seen: set[str] = set()
+    for kind, prefix, variables in found.scopes:
+        with_anchor = [(n, v) for n, v in tuple(variables.items()) if id(v) in numbers]
+        for name, value in with_anchor:
+            number = walk.anchor_of(value) if kind == "global" or name not in seen else None
+            if number is not None:
+                named[((kind, prefix + name),)] = number
+        if kind != "global":
+            seen |= variables.keys()
+    return named
 
 
-def _by_name(states: list[State], named: dict[Path, int], bound: set[Path]) -> list[State]:
+def _by_name(states: list[State], named: dict[Path, int], bound: Iterable[Path]) -> list[State]:
     """States with the paths of variables, where there are some that the loop does not bind: an
     object may be elsewhere in a list meanwhile, or under another key."""
     anew = {spell(path) for path in bound}
@@ -128,23 +167,29 @@ class _Taking:
         states: list[State] = []
         at = 0
         for span in self._walk.spans:
-            states += [self._take(anchor).state for anchor in self._walk.anchors[at : span.first]]
+            states += map(self._take_by_itself, self._walk.anchors[at : span.first])
             states += self._span(span)
             at = span.end
-        states += [self._take(anchor).state for anchor in self._walk.anchors[at:]]
+        states += map(self._take_by_itself, self._walk.anchors[at:])
         return states
 
-    def bindings(self, found: Reach) -> list[tuple[Path, bytes]]:
-        bindings: list[tuple[Path, bytes]] = []
-        for path in sorted(found.bound, key=repr):
-            if path in found.roots:
-                value = found.roots[path]
-                if type(value) in _NUMBERS:
-                    bindings.append((path, pickle.dumps(value, protocol=5)))
+    def bindings(self, found: Reach) -> list[tuple[Path, Any]]:
+        """What is bound anew; numbers are left to be pickled later."""
+        bindings: list[tuple[Path, Any]] = []
+        for path in found.bound:
+            if path not in found.roots:
+                continue
+            value = found.roots[path]
+            if type(value) not in _NUMBERS:
+                number = Pickler.anchor_of(value, self._walk)
+                value = (
+                    self._attempt(Anchor("binding", path, value), self._max_bytes)
+                    if number is None
+                    else reference_to(number)
+                )
+                if value is None:
                     continue
-                data = self._attempt(Anchor("binding", path, value), self._max_bytes)
-                if data is not None:
-                    bindings.append((path, data))
+            bindings.append((path, value))
         return bindings
 
     def _span(self, span: Span) -> list[State]:
@@ -171,6 +216,19 @@ class _Taking:
                 ),
             )
         return [made.state for made in taken]
+
+    def _take_by_itself(self, anchor: Anchor) -> State:
+        """The state of an anchor that no tree has."""
+        if anchor.kind != "tensor":
+            return self._take(anchor).state
+        known = self._trees.tensor_at(anchor.path, anchor.value)
+        if known is not None:
+            kind, path, name, data = known.state
+            number = self.gathered.again(known.leaf.piece, anchor.value)
+            return kind, path, name, (number, *data[1:])
+        taken = self._take(anchor)
+        self._trees.keep_tensor(anchor.path, taken)
+        return taken.state
 
     def _take(self, anchor: Anchor) -> Taken:
         limit = None if anchor.path[0][0] == "checkpoint" else self._max_bytes
@@ -293,15 +351,17 @@ def state_of(kind: str, value: Any) -> Any:
 
 def _tensor_state(value: Any, gathered: Gathered) -> tuple[int, int | None, bool, bool]:
     """Numbers of its data and its gradient, whether it requires one, whether it is a parameter."""
-    torch = sys.modules["torch"]
-    grad = value.grad if value.is_leaf else None
-    requires_grad = bool(value.requires_grad and value.is_leaf)
+    is_leaf = value.is_leaf
+    grad = value.grad if is_leaf else None
+    requires_grad = value.requires_grad
+    data = value.detach() if requires_grad else value
+    trains = bool(requires_grad and is_leaf)
     return (
-        gathered.add(value.detach(), value, trains=requires_grad),
+        gathered.add(data, value, trains=trains),
         gathered.add(grad.detach(), grad, changes=True) if grad is not None else None,
         # What has a graph loses it: a later backward through it fails instead of being wrong.
-        requires_grad,
-        isinstance(value, torch.nn.Parameter),
+        trains,
+        is_parameter(value),
     )
 
 

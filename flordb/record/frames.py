@@ -9,7 +9,7 @@ import dis
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import CodeType, FrameType
 from typing import Any
 
@@ -21,6 +21,11 @@ class Uses:
     loads: frozenset[str]
     stores: frozenset[str]
     attributes: frozenset[str]
+
+    @cached_property
+    def names(self) -> dict[str, None]:
+        """The variables that it loads or stores, sorted."""
+        return dict.fromkeys(sorted(self.loads | self.stores))
 
 
 def uses_of_loop(frame: FrameType) -> Uses:
@@ -104,18 +109,19 @@ def left_by_code(frame: FrameType) -> bool:
     return False
 
 
-def is_local(frame: FrameType, name: str) -> bool:
-    """Whether a name in the frame's code is a variable of the function, not of the module."""
-    code = frame.f_code
-    return name in code.co_varnames or name in code.co_cellvars or name in code.co_freevars
+@lru_cache(maxsize=1024)
+def variables_of(code: CodeType) -> frozenset[str]:
+    """The names in a piece of code that are variables of the function, not of the module."""
+    return frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
 
 
 def bind(frame: FrameType, values: Mapping[str, Any]) -> None:
     """Bind variables in a frame that is running, as if its code had assigned them."""
     at_module_level = frame.f_locals is frame.f_globals
+    variables = variables_of(frame.f_code)
     own: dict[str, Any] = {}
     for name, value in values.items():
-        if at_module_level or not is_local(frame, name):
+        if at_module_level or name not in variables:
             frame.f_globals[name] = value
         else:
             own[name] = value

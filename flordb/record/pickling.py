@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
@@ -79,6 +81,15 @@ class Gathered:
         self.pieces += pieces
         self.origins += [None] * len(pieces)
 
+    def again(self, piece: Piece, value: Any) -> int:
+        """The number of a tensor that is as it was when ``piece`` was made of it."""
+        number = self._numbers[id(value)] = len(self.pieces)
+        piece.value, piece.address = value, value.data_ptr()
+        self.total += piece.extent
+        self.pieces.append(piece)
+        self.origins.append(value)
+        return number
+
     def mark(self, path: Path, changes: bool = False) -> _Mark:
         """What follows belongs to the anchor with this path, and is likely to change or not."""
         self._changes = changes
@@ -127,6 +138,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return ("anchor", number)
         return self._value(role, obj)
 
+    @classmethod
+    def anchor_of(cls, obj: Any, walk: Walk) -> int | None:
+        """The number of an anchor as which an object is pickled, wherever it is referred to."""
+        is_value = cls._roles.get(type(obj)) in ("tensor", "array", "other")
+        return walk.anchor_of(obj) if is_value else None
+
     def _code(self, obj: Any) -> Any:
         """Functions and classes by name, where they have one: a replay has live ones."""
         if obj in self.library:
@@ -168,6 +185,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         data.set_(untyped, 0, (untyped.nbytes(),), (1,))
         name = str(obj.dtype).removeprefix("torch.") if typed else None
         return self._gathered.add(data, obj), name
+
+
+class _Referring(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.value if type(obj) is Raw else None
+
+
+@lru_cache(maxsize=1024)
+def reference_to(number: int) -> bytes:
+    """The pickle of an anchor, as which others refer to it."""
+    buffer = io.BytesIO()
+    _Referring(buffer, protocol=5).dump(Raw(("anchor", number)))
+    return buffer.getvalue()
 
 
 def _role_of(kind: type) -> str:

@@ -9,13 +9,14 @@ correctness. Values that cannot change (numbers, strings, functions, modules) dr
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from flordb.record.frames import Uses, is_local, uses_of_code
+from flordb.record.frames import Uses, uses_of_code, variables_of
 
 Step = tuple[str, Any]
 Path = tuple[Step, ...]
@@ -26,25 +27,48 @@ that has called the loop's."""
 _MOST_FUNCTIONS = 2_000
 _MOST_HELD = 1_000
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
+_HOLDERS = (list, tuple, dict, partial, FunctionType, MethodType, ModuleType, type)
+_MOST_CLASSES = 10_000
+_IS_MADE_BY_CLASS = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 @dataclass
 class Reach:
-    """``roots``: objects by path. ``bound``: the paths that the code may bind anew. ``named``: all
+    """``roots``: objects by path. ``bound``: the paths that the code may bind anew. ``scopes``: all
     variables of the functions under way and of their modules, whether the loop names them or not.
     """
 
     roots: dict[Path, Any] = field(default_factory=dict)
-    bound: set[Path] = field(default_factory=set)
-    named: dict[Path, Any] = field(default_factory=dict)
+    bound: dict[Path, None] = field(default_factory=dict)
+    scopes: list[Scope] = field(default_factory=list)
+
+
+class Scope(NamedTuple):
+    """The variables of a function or a module, and the paths to them: their names behind ``prefix``
+    in a step of this ``kind``."""
+
+    kind: str
+    prefix: str
+    variables: Mapping[str, Any]
 
 
 Classes = list[tuple[type, Path]]
 """Classes of the project's that objects below one have, and the paths from there to the objects."""
 
 
+Bases = tuple[type, ...]
+
+
 class Below(Protocol):
-    """What is known of a torch module or an optimizer from the last snapshot."""
+    """What is known from the last snapshot: of a torch module or an optimizer, and of classes.
+
+    ``foreign``: classes of which no function is the project's, with their bases, as long as these
+    are the same; ``bare``: those of them whose objects lead to no other by name.
+    """
+
+    foreign: dict[type, Bases]
+    bare: set[type]
 
     def known(self, value: Any) -> Classes | None:
         """The classes below an object, where nothing is below it but what was, and no function of
@@ -72,11 +96,13 @@ def reach(
         found.roots[(("checkpoint", name),)] = value
     walker = _Functions(found, is_project, below)
     local, module = frame.f_locals, frame.f_globals
-    names, stores = uses.loads | uses.stores, uses.stores
-    if names & _BY_COMPUTED_NAMES:
-        names, stores = names | _variables(module), stores | _variables(module)
-    for name in sorted(names):
-        if is_local(frame, name) or local is module:
+    names, stores = uses.names, uses.stores
+    if not names.keys().isdisjoint(_BY_COMPUTED_NAMES):
+        computed = _variables(module)
+        names, stores = dict.fromkeys(sorted(names.keys() | computed)), stores | computed
+    own = variables_of(frame.f_code) if local is not module else frozenset()
+    for name in names:
+        if name in own or local is module:
             holder = local
             path: Path = (("var", name),)
         else:
@@ -85,25 +111,24 @@ def reach(
             continue
         found.roots[path] = holder[name]
         if name in stores:
-            found.bound.add(path)
+            found.bound[path] = None
         walker.follow(holder[name], path, uses.attributes)
-    found.named = _named(frame, is_project)
+    found.scopes = _scopes(frame, is_project)
     return found
 
 
-def _named(frame: FrameType, is_project: Callable[[str], bool]) -> dict[Path, Any]:
-    """The variables of the project's functions under way, and of their modules."""
-    found: dict[Path, Any] = {}
-    kind, place = "var", frame
-    known: set[str] = set()
+def _scopes(frame: FrameType, is_project: Callable[[str], bool]) -> list[Scope]:
+    """The project's functions under way, the innermost first, and their modules."""
+    found: list[Scope] = []
+    kind = "var"
+    place: FrameType | None = frame
     while place is not None:
         if is_project(place.f_code.co_filename):
-            own = {n: v for n, v in place.f_locals.items() if n not in known}
-            found |= {((kind, n),): v for n, v in own.items()}
-            known |= own.keys()
-            if place.f_locals is not place.f_globals:
-                found |= {_global(place.f_globals, n): v for n, v in place.f_globals.items()}
-        kind, place = "outer", place.f_back  # type: ignore[assignment]
+            own, module = place.f_locals, place.f_globals
+            found.append(Scope(kind, "", own))
+            if own is not module:
+                found.append(Scope("global", f"{module.get('__name__', '__main__')}:", module))
+        kind, place = "outer", place.f_back
     return found
 
 
@@ -140,11 +165,15 @@ class _Functions:
         self.is_project = is_project
         self.seen: set[int] = set()
         self._below = below
+        self._foreign = below.foreign if below is not None else {}
+        self._bare = below.bare if below is not None else set()
         self._model: _Model | None = None
         torch = sys.modules.get("torch")
         self._models = (torch.nn.Module, torch.optim.Optimizer) if torch is not None else ()
 
     def follow(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
+        if type(value) in self._bare:
+            return
         seen = self.seen if self._model is None else self._model.seen
         if id(value) in seen or len(self.seen) > _MOST_FUNCTIONS:
             return
@@ -179,37 +208,60 @@ class _Functions:
             model.classes.append((kind, path[model.depth :]))
 
     def _follow(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
-        if self._model is not None and self._leads_elsewhere(value, self._model):
-            self._model.has_functions = True
+        if isinstance(value, (MethodType, FunctionType, ModuleType)):
+            if self._model is not None and self._leads_elsewhere(value, self._model):
+                self._model.has_functions = True
+            self._code(value, path, attributes)
+            return
+        kind = value if isinstance(value, type) else type(value)
+        if not self._is_foreign(kind):
+            self._follow_class(kind, path, attributes)
+        bare = self._bare
+        for step, child in _held(value):
+            of = type(child)
+            if of in bare or (of in _CONTAINERS and not child) or isinstance(child, _PLAIN):
+                continue
+            self.follow(child, (*path, step), attributes)
+
+    def _code(self, value: Any, path: Path, attributes: frozenset[str]) -> None:
         if isinstance(value, MethodType):
             self.follow(value.__func__, (*path, ("a", "__func__")), attributes)
             self.found.roots.setdefault((*path, ("a", "__self__")), value.__self__)
         elif isinstance(value, FunctionType):
             if self.is_project(value.__code__.co_filename):
                 self._function(value, path)
-        elif isinstance(value, ModuleType):
-            if self.is_project(getattr(value, "__file__", None) or ""):
-                for name in sorted(attributes & vars(value).keys()):
-                    self._use(vars(value), name, attributes)
-        else:
-            kind = value if isinstance(value, type) else type(value)
-            self._follow_class(kind, path, attributes)
-            for step, child in _held(value):
-                if not isinstance(child, _PLAIN):
-                    self.follow(child, (*path, *step), attributes)
+        elif self.is_project(getattr(value, "__file__", None) or ""):
+            for name in sorted(attributes & vars(value).keys()):
+                self._use(vars(value), name, attributes)
 
     def _leads_elsewhere(self, value: Any, model: _Model) -> bool:
-        """Whether a value below a model is code that may use what is not."""
+        """Whether code below a model may use what is not."""
         if isinstance(value, MethodType):
             return id(value.__self__) not in model.seen
         if isinstance(value, FunctionType):
             return self.is_project(value.__code__.co_filename)
-        return isinstance(value, ModuleType) and self.is_project(
-            getattr(value, "__file__", None) or ""
-        )
+        return self.is_project(getattr(value, "__file__", None) or "")
+
+    def _is_foreign(self, kind: type) -> bool:
+        """Whether no class that a class is made of is the project's."""
+        bases = kind.__mro__
+        if self._foreign.get(kind) is bases:
+            return True
+        for owner in bases:
+            module = sys.modules.get(owner.__module__)
+            if module is None or self.is_project(getattr(module, "__file__", None) or ""):
+                return False
+        if len(self._foreign) > _MOST_CLASSES:
+            self._foreign.clear()
+        self._foreign[kind] = bases
+        if _is_bare(kind):
+            self._bare.add(kind)
+        return True
 
     def _methods(self, kind: type) -> Iterator[FunctionType]:
         for owner in kind.__mro__:
+            if self._foreign.get(owner) is owner.__mro__:
+                continue
             module = sys.modules.get(owner.__module__)
             if module is None or not self.is_project(getattr(module, "__file__", None) or ""):
                 continue
@@ -219,14 +271,14 @@ class _Functions:
                     yield function
 
     def _function(self, function: FunctionType, path: Path) -> None:
-        code = function.__code__
+        code, space = function.__code__, function.__globals__
         uses = uses_of_code(code)
-        for name in sorted((uses.loads | uses.stores) & function.__globals__.keys()):
-            if name in code.co_varnames:
+        for name, is_stored in _globals_of(code):
+            if name not in space:
                 continue
-            self._use(function.__globals__, name, uses.attributes)
-            if name in uses.stores and _stores_global(code, name):
-                self.found.bound.add(_global(function.__globals__, name))
+            self._use(space, name, uses.attributes)
+            if is_stored:
+                self.found.bound[_global(space, name)] = None
         for number, cell in enumerate(function.__closure__ or ()):
             try:
                 content = cell.cell_contents
@@ -235,7 +287,7 @@ class _Functions:
             inner = (*path, ("a", "__closure__"), ("i", number), ("a", "cell_contents"))
             self.found.roots.setdefault(inner, content)
             if code.co_freevars[number] in uses.stores:
-                self.found.bound.add(inner)
+                self.found.bound[inner] = None
             self.follow(content, inner, uses.attributes)
 
     def _use(self, holder: Mapping[str, Any], name: str, attributes: frozenset[str]) -> None:
@@ -244,21 +296,37 @@ class _Functions:
         self.follow(holder[name], path, attributes)
 
 
-def _held(value: Any) -> Iterator[tuple[Path, Any]]:
+def _is_bare(kind: type) -> bool:
+    """Whether objects of a library's class hold nothing that `_held` knows: nobody can add to a
+    class that is written in C."""
+    is_fixed = not kind.__flags__ & _IS_MADE_BY_CLASS
+    return is_fixed and not kind.__dictoffset__ and not issubclass(kind, _HOLDERS)
+
+
+def _held(value: Any) -> Iterator[tuple[Step, Any]]:
     """What a container, a partial or an object of attributes holds, perhaps functions."""
     if isinstance(value, (list, tuple, dict)):
         if len(value) <= _MOST_HELD:
             for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-                yield (("i", key),), child
+                yield ("i", key), child
     elif isinstance(value, partial):
-        yield (("a", "func"),), value.func
-        yield (("a", "args"),), value.args
-        yield (("a", "keywords"),), value.keywords
+        yield ("a", "func"), value.func
+        yield ("a", "args"), value.args
+        yield ("a", "keywords"), value.keywords
     elif not isinstance(value, type):
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict) and len(attributes) <= _MOST_HELD:
             for name, child in tuple(attributes.items()):
-                yield (("a", name),), child
+                yield ("a", name), child
+
+
+@lru_cache(maxsize=1024)
+def _globals_of(code: CodeType) -> tuple[tuple[str, bool], ...]:
+    """The names that a function uses and that are not its own variables, and whether it (and no
+    function that it defines) stores them."""
+    uses = uses_of_code(code)
+    names = [name for name in uses.names if name not in code.co_varnames]
+    return tuple((n, n in uses.stores and _stores_global(code, n)) for n in names)
 
 
 def _stores_global(code: CodeType, name: str) -> bool:

@@ -24,16 +24,31 @@ _last: dict[str, tuple[Any, Any]] = {}
 
 def get_states() -> dict[str, Any]:
     """The states by library, in a form that pickles. They are not to be changed."""
+    return plain(take_states())
+
+
+def plain(states: dict[str, Any]) -> dict[str, Any]:
+    """The states in a form that pickles."""
+    if "torch" not in states:
+        return states
+    found = states | {"torch": states["torch"].numpy().tobytes()}
+    if "cuda" in states:
+        found["cuda"] = [s.numpy().tobytes() for s in states["cuda"]]
+    return found
+
+
+def take_states() -> dict[str, Any]:
+    """Copies of the states, for `plain` to be called behind the training."""
     states: dict[str, Any] = {"random": _again("random", _memory_of_python, random.getstate)}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         states["numpy"] = _again("numpy", _memory_of_numpy, numpy.random.get_state)
     torch = sys.modules.get("torch")
     if torch is not None:
-        states["torch"] = torch.get_rng_state().numpy().tobytes()
+        states["torch"] = torch.default_generator.get_state()
         states["torch_seed"] = torch.initial_seed()
         if torch.cuda.is_initialized():
-            states["cuda"] = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
+            states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
 

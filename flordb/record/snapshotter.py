@@ -23,9 +23,9 @@ from flordb.record.adaptive import Adaptive, observed_ratio
 from flordb.record.blocks import SMALL_BYTES, Blocks, Found
 from flordb.record.budget import Budget
 from flordb.record.buffers import Buffer, Buffers, Stored
-from flordb.record.capture import Captured, capture
+from flordb.record.capture import Captured, Unpickled, capture
 from flordb.record.modes import Modes
-from flordb.record.reach import Reach, spell
+from flordb.record.reach import Reach
 from flordb.record.small import Packer, Place, Staged
 from flordb.record.trees import Trees
 from flordb.settings import Settings
@@ -55,10 +55,9 @@ class _Taken:
     """A snapshot whose objects are on their way. ``growth``: sizes of what is going to change."""
 
     boundary: str
-    state: dict[str, Any]
+    said: Unpickled
     found: Found
     missing: dict[str, str]
-    names: set[str]
     info: dict[str, Any]
     growth: list[int] | None
     held: float
@@ -142,10 +141,9 @@ class Snapshotter:
                 self._expect(captured, gathered - began, time.perf_counter() - gathered)
             taken = _Taken(
                 boundary,
-                captured.state,
+                captured.said,
                 places,
                 captured.missing,
-                names={*map(spell, (*found.roots, *found.bound)), *captured.names},
                 info=info,
                 growth=self._growth(captured),
                 held=time.perf_counter() - began,
@@ -257,10 +255,10 @@ class Snapshotter:
     def _save(self, taken: _Taken, began: float) -> None:
         if self._failure is not None:
             raise self._failure
-        data = pickle.dumps(taken.state, protocol=5)
+        data = pickle.dumps(taken.said.state(), protocol=5)
         state = digest(data)
         self._written += self._objects.put(state, data)
-        names = tuple(sorted(taken.names))
+        names = tuple(sorted(taken.said.names()))
         manifest = Manifest(
             *(taken.boundary, state, tuple(map(_block, _places(taken.found))), taken.found.tensors),
             *(taken.missing, names, taken.info, round(taken.held, 6)),

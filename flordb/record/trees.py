@@ -20,11 +20,11 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flordb.record.anchors import Anchor, children_of
+from flordb.record.anchors import Anchor, Kinds, children_of
 from flordb.record.contents import Contents, children, contents_of, is_constant
 from flordb.record.leaves import Leaf, Leaves, Unfit
 from flordb.record.outline import Outline
-from flordb.record.reach import Classes, Path
+from flordb.record.reach import Bases, Classes, Path
 from flordb.record.tensors import Piece
 
 _MOST_MISSES = 3
@@ -86,7 +86,8 @@ class _NodePart:
 
     Parameters: ``undefined``, the numbers of those anchors of the tree, by their ids, that no part
     before has led to; this takes out those in its contents. ``is_anchor`` has the ids of all
-    anchors, ``library`` the functions and classes that are pickled by name.
+    anchors, ``library`` the functions and classes that are pickled by name; ``changed`` gets this
+    when it becomes dirty.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class _NodePart:
         undefined: dict[int, int],
         is_anchor: Container[int],
         library: Container[Any],
+        changed: list[Any],
     ) -> None:
         self.taken = taken
         self.dirty = False
+        self._changed = changed
         self._type = type(anchor.value)
         self._library = library
         known = contents_of(anchor.kind, anchor.value)
@@ -173,6 +176,7 @@ class _NodePart:
             if self._steps_below(value) != self._steps:
                 raise Unfit  # a path leads elsewhere
             self.dirty = True
+            self._changed.append(self)
             self._remember(ids, contents)
         for position, number in self._children:
             objects[number] = contents[position]
@@ -199,11 +203,12 @@ class Tree:
         self.first, self.piece, self.anchors = first, piece, anchors
         self.numbers = {id(anchor.value): first + at for at, anchor in enumerate(anchors)}
         self._library = library
+        self._changed: list[Any] = []
         undefined = {i: number - first for i, number in self.numbers.items() if number != first}
         self._parts: list[_TensorPart | _NodePart] = [
             _TensorPart(made)
             if anchor.kind == "tensor"
-            else _NodePart(anchor, made, undefined, numbers, library)
+            else _NodePart(anchor, made, undefined, numbers, library, self._changed)
             for anchor, made in zip(anchors, taken, strict=True)
         ]
         if undefined:
@@ -281,7 +286,7 @@ class Tree:
     @property
     def is_clean(self) -> bool:
         """Whether nothing but numbers has changed."""
-        return not any(part.dirty for part in self._parts)
+        return not self._changed
 
     def repeat(
         self,
@@ -306,6 +311,7 @@ class Tree:
                 add(part.taken.pieces)
             elif isinstance(part, _NodePart) and not part.renew(take(anchor)):
                 return None
+        self._changed.clear()
         self._gather()
         return self._states
 
@@ -318,6 +324,25 @@ class Tree:
             piece.value = None
 
 
+@dataclass(slots=True)
+class Loose:
+    """A tensor outside of all trees, as it was met last, and its state."""
+
+    leaf: Leaf
+    state: State
+
+    def fits(self, value: Any) -> bool:
+        """Whether nothing but its numbers differs, and their place in memory."""
+        return (
+            self.leaf.fits(value)
+            and not value.__dict__
+            and not (self.leaf.is_leaf and value.grad is not None)
+        )
+
+    def release(self) -> None:
+        self.leaf.piece.value = None
+
+
 def _hooked(value: Any) -> tuple[Any, ...]:
     """What tells, besides an outline, that no code was added below a module or an optimizer: each
     hook has a number in torch, and methods may be put over those of an optimizer."""
@@ -328,15 +353,19 @@ def _hooked(value: Any) -> tuple[Any, ...]:
 
 
 class Trees:
-    """The trees that the boundaries of one run know."""
+    """What the boundaries of one run know: trees, tensors outside of them, and classes."""
 
     def __init__(self) -> None:
+        self.kinds: Kinds = {}
+        self.foreign: dict[type, Bases] = {}
+        self.bare: set[type] = set()
         self._of: dict[tuple[str, Path], Tree] = {}
         self._latest: dict[Path, Tree] = {}
         self._misses: dict[tuple[str, Path], int] = {}
         self._kind = ""
         self._recurs = False
-        self._used: list[Tree] = []
+        self._used: list[Tree | Loose] = []
+        self._tensors: dict[Path, Loose] = {}
         self._by_root: dict[tuple[str, int], Tree] = {}
         self._learned: dict[int, Classes] = {}
 
@@ -395,6 +424,27 @@ class Trees:
             return
         self._used.append(made)
         self._of[key] = self._latest[path] = made
+
+    def tensor_at(self, path: Path, value: Any) -> Loose | None:
+        """What is known of the tensor at ``path``, if it still is so."""
+        found = self._tensors.get(path)
+        if found is None or not found.fits(value):
+            return None
+        self._used.append(found)
+        return found
+
+    def keep_tensor(self, path: Path, taken: Taken) -> None:
+        """Remember the tensor at ``path``, if there is no more to it than its own numbers."""
+        if taken.state[3] is None or len(taken.pieces) != 1:
+            return
+        try:
+            found = Loose(Leaf.of(taken.pieces[0], taken.origins[0]), taken.state)
+        except Unfit:
+            return
+        if len(self._tensors) > _MOST_ROOTS:
+            self._tensors.clear()
+        self._tensors[path] = found
+        self._used.append(found)
 
     def drop(self, path: Path) -> None:
         """The tree at ``path`` could not be used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,59 @@ def test_what_a_model_leads_to_is_found_also_when_its_structure_is_known(
         kept.snapshotter.take(boundary, found, {})
     kept.done()
     assert known >= 2
+
+
+class Added:
+    """A class of the project's that a library's class gets as its base later."""
+
+    def call(self) -> None:
+        TABLE.append(1)
+
+
+def test_a_class_that_becomes_the_projects_is_followed_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = types.ModuleType("some_library")
+    exec("class Base: pass\nclass Held(Base): pass", vars(library))
+    monkeypatch.setitem(sys.modules, "some_library", library)
+    held = library.Held()  # noqa: F841 (found by its name)
+    frame = sys._getframe()
+    uses = Uses(frozenset(("held",)), frozenset(), frozenset())
+    kept = Kept(tmp_path, _is_project)
+    table = (("global", f"{__name__}:TABLE"),)
+    for epoch in range(6):
+        if epoch == 4:
+            library.Held.__bases__ = (Added,)
+        boundary = f"epoch={epoch}@end"
+        found = reach(frame, uses, {}, _is_project, kept.snapshotter.known(boundary))
+        assert (table in found.roots) == (epoch >= 4)
+        kept.snapshotter.take(boundary, found, {})
+    kept.done()
+    assert "TABLE" in kept.manifest("epoch=5@end").names
+
+
+def test_an_object_that_changes_its_class_is_followed_from_then_on(tmp_path: Path) -> None:
+    """What was known of its former class, or of what it held, does not count."""
+    held: list[Any] = [types.SimpleNamespace(), {}, []]
+    frame = sys._getframe()
+    uses = Uses(frozenset(("held",)), frozenset(), frozenset())
+    kept = Kept(tmp_path, _is_project)
+    seen = (("global", f"{__name__}:SEEN"),)
+    changes: list[Callable[[], Any]] = [
+        lambda: setattr(held[0], "call", _count),
+        lambda: held[1].update(call=Callback()),
+        lambda: held[2].append(Callback().call),
+        lambda: held.__setitem__(0, Callback()),
+    ]
+    for number, change in enumerate(changes):
+        for value in (vars(held[0]), held[1], held[2]):
+            value.clear()
+        held[0] = types.SimpleNamespace()
+        for at, expected in enumerate((False, True)):
+            if expected:
+                change()
+            boundary = f"epoch={2 * number + at}@end"
+            found = reach(frame, uses, {}, _is_project, kept.snapshotter.known(boundary))
+            assert (seen in found.roots) == expected
+            kept.snapshotter.take(boundary, found, {})
+    kept.done()

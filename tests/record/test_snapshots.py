@@ -52,7 +52,7 @@ class Kept:
 
     def take(self, boundary: str = "epoch=0@end", **values: Any) -> None:
         roots = {(("checkpoint", name),): value for name, value in values.items()}
-        self.snapshotter.take(boundary, Reach(roots, set()), {})
+        self.snapshotter.take(boundary, Reach(roots), {})
 
     def done(self) -> None:
         assert self.snapshotter.close(60)

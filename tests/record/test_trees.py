@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def _training() -> dict[str, Any]:
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Part(), nn.Linear(4, 2), nn.Linear(4, 2))
     opt = torch.optim.Adam([net[0].weight, net[3].weight, net[4].weight], lr=0.1)
     _step(net, opt)
-    return {"net": net, "opt": opt}
+    return {"net": net, "opt": opt, "loose": torch.ones(3, 2)}
 
 
 def _step(net: nn.Module, opt: torch.optim.Optimizer) -> None:
@@ -87,8 +88,13 @@ def _cell(v: dict[str, Any]) -> Any:
     return v["net"][2].average.__wrapped__.__closure__[0]
 
 
+def _infer(v: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        v["loose"] = torch.ones(3, 2)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "a step": lambda v: _step(**v),
+    "a step": lambda v: _step(v["net"], v["opt"]),
     "evaluation": lambda v: v["net"].eval(),
     "frozen": lambda v: v["net"].requires_grad_(False),
     "gradients gone": lambda v: v["opt"].zero_grad(set_to_none=True),
@@ -176,6 +182,30 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         torch.optim.swa_utils, "torch", torch.nn.functional
     ),
     "a method of another object": lambda v: setattr(v["net"][2], "method", v["net"][3].forward),
+    "a loose tensor in place": lambda v: v["loose"].add_(1),
+    "another loose tensor": lambda v: v.update(loose=torch.full((3, 2), 7.0)),
+    "a loose tensor of another shape": lambda v: v.update(loose=torch.ones(2, 3)),
+    "a loose tensor reshaped in place": lambda v: v["loose"].t_(),
+    "a loose tensor of another type": lambda v: v.update(loose=torch.ones(3, 2).double()),
+    "a loose tensor with a hole": lambda v: v.update(loose=torch.ones(3, 4)[:, :2]),
+    "a loose tensor with a gradient": lambda v: setattr(
+        v["loose"].requires_grad_(), "grad", torch.ones(3, 2)
+    ),
+    "a loose tensor that requires a gradient": lambda v: v["loose"].requires_grad_(),
+    "a loose tensor with a graph": lambda v: v["loose"].add_(v["net"][3].bias.sum()),
+    "a loose tensor with an attribute": lambda v: setattr(v["loose"], "more", 1),
+    "a loose tensor that is negative": lambda v: v.update(loose=torch._neg_view(torch.ones(3, 2))),
+    "a loose parameter": lambda v: v.update(loose=nn.Parameter(torch.ones(3, 2), False)),
+    "a loose tensor of inference": lambda v: _infer(v),
+    "a loose tensor that is sparse": lambda v: v.update(loose=torch.eye(3).to_sparse()),
+    "a loose tensor that is a weight": lambda v: v.update(loose=v["net"][0].weight),
+    "a loose view of a weight": lambda v: v.update(loose=v["net"][0].weight.data[:3, :2]),
+    "a loose array": lambda v: v.update(loose=np.ones((3, 2), np.float32)),
+    "a loose tensor less": lambda v: v.pop("loose"),
+    "one more loose tensor before": lambda v: v.update(
+        {"before": torch.zeros(2)} | {name: v.pop(name) for name in list(v)}
+    ),
+    "two names of a loose tensor": lambda v: v.update(other=v["loose"]),
     "an outer reference": lambda v: v.update(held=v["net"][3]),
 }
 
@@ -243,7 +273,7 @@ def test_a_model_that_was_dropped_is_not_kept_alive_by_its_snapshots(tmp_path: P
     for epoch in range(3):
         kept.take(f"epoch={epoch}@end", **values)
     kept.done()
-    watched = [weakref.ref(p) for p in values["net"].parameters()]
+    watched = [weakref.ref(p) for p in (*values["net"].parameters(), values["loose"])]
     values.clear()
     gc.collect()
     assert all(ref() is None for ref in watched)
