@@ -8,6 +8,7 @@
     │   ├── GitError              a git command that flordb needed did not work
     │   ├── RunFileError          a run file is not one, or its format is too new
     │   ├── SnapshotError         a snapshot cannot be written or restored
+    │   │   └── DamageError       what is kept of it is not what was written
     │   └── ReplayError           a replay cannot go on
     └── Warning
         └── FlorWarning           flordb goes on, but something is not as it should be
@@ -42,6 +43,10 @@ class RunFileError(FlorError):
 
 class SnapshotError(FlorError):
     """A snapshot cannot be written or restored."""
+
+
+class DamageError(SnapshotError):
+    """What is kept of a snapshot is not what was written."""
 
 
 class ReplayError(FlorError):

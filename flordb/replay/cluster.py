@@ -152,12 +152,16 @@ class OnRay:
     def _shipment(self, task: Task, commit: str) -> _Shipment:
         store = snapshots_of(self.project, task.want.file)
         objects = ObjectStore(self.project.objects)
-        manifests, shipped = {}, {}
+        manifests: dict[str, bytes] = {}
+        shipped: dict[str, Any] = {}
         for boundary in needed(task.steps, store.boundaries()):
             path = store.path(boundary)
-            manifests[path.name] = path.read_bytes()
-            for name in store.load(boundary).objects:
-                shipped[name] = self._reference(name, objects.get(name))
+            try:
+                names = store.load(boundary).objects
+                shipped |= {name: self._reference(name, objects.get(name)) for name in names}
+                manifests[path.name] = path.read_bytes()
+            except SnapshotError:
+                continue  # gone or damaged: the replay does without it
         run_file = (self.project.runs / task.want.file).read_bytes()
         return _Shipment(
             task=task,

@@ -18,7 +18,7 @@ import flordb
 from flordb.errors import GitError, warn_in_training
 from flordb.replay.checks import doubtful
 from flordb.replay.lacking import how_to_choose
-from flordb.replay.plan import Refused, Task
+from flordb.replay.plan import Refused, Task, snapshots_of
 from flordb.replay.want import Want
 from flordb.store import history
 from flordb.store.encoding import dump_line
@@ -107,13 +107,27 @@ class Outcomes:
             )
         void = self._void(task, anomalies)
         found = [line for line in found if line["k"] != "log" or line["n"] not in void]
-        if error:
+        if error and end is not None and self._mend(task, end):
+            again = f"{error}. It is tried again when it is asked for again"
+            self.failures.append(Failure(task.want, task.names, again))
+            if not void:
+                self.take_stopped(task, result)
+        elif error:
             self._failed(task, error + result.said, found)
         else:
             changed = sorted(end["changed"]) if end is not None else []
             self.inputs += [(path, task.want.tstamp) for path in changed]
             seconds = float(end["s"]) if end is not None else 0.0
             self._succeeded(task, found, seconds, void, changed)
+
+    def _mend(self, task: Task, end: Mapping[str, Any]) -> bool:
+        """Remove snapshots that turned out to be damaged. Returns whether the task failed by them,
+        or by storage that could not be reached, so that the same task may not fail again."""
+        snapshots = snapshots_of(self.project, task.want.file)
+        objects = ObjectStore(self.project.objects)
+        suspects = set(end["unread"])
+        mended = [snapshots.mend(boundary, objects, suspects) for boundary in end["unusable"]]
+        return bool(mended) and all(mended)
 
     def _void(self, task: Task, anomalies: Lines) -> dict[str, str]:
         """The names that get no value because the replay came out differently, with the reasons."""
@@ -131,7 +145,8 @@ class Outcomes:
         return {name: f"{how}: {_difference(first[column])}" for name, column in doubts.items()}
 
     def take_stopped(self, task: Task, result: Result) -> None:
-        """Keep the iterations that a replay had completed when it was stopped from outside."""
+        """Keep the iterations that a replay had completed when it was stopped from outside, or by
+        a snapshot that could not be read."""
         if task.exact_or_nothing or len(task.steps.loops) != 1 or task.steps.go_on:
             return
         done, lines = _completed(result.lines)

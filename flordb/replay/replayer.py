@@ -79,6 +79,8 @@ class Replayer:
         self._clock = time.perf_counter()
         self._set_up: float | None = None
         self._restored = [0, 0.0, 0.0]
+        self.unusable: set[str] = set()
+        """The boundaries of snapshots of which something could not be read."""
 
     @property
     def _context(self) -> Context:
@@ -102,9 +104,13 @@ class Replayer:
             "computed": whole - setup - restored,
         }
 
-    def read_objects(self) -> list[str]:
-        """The objects of the store that were read."""
-        return sorted(self._objects.read)
+    def used(self) -> dict[str, list[str]]:
+        """The objects of the store that were read and that could not be, and `unusable`."""
+        return {
+            "objects": sorted(self._objects.read),
+            "unread": sorted(self._objects.unread),
+            "unusable": sorted(self.unusable),
+        }
 
     def prepare(self) -> None:
         """Before the script begins: the generators of random numbers as the run's process had them.
@@ -114,7 +120,8 @@ class Replayer:
         self._clock = time.perf_counter()
         self._look_ahead()
         if START in self._boundaries:
-            self._first = generators_of(self._snapshots.load(START), self._objects)
+            with self._reading(START):
+                self._first = generators_of(self._snapshots.load(START), self._objects)
             rng.begin_as(self._first)
         else:
             self._seeds = Seeds()
@@ -360,11 +367,15 @@ class Replayer:
 
     def _restore(self, boundary: str, frame: FrameType, check: bool = True) -> None:
         began = time.perf_counter()
-        try:
+        with self._reading(boundary):
             manifest = self._manifest(boundary)
+            unread = len(self._objects.unread)
             failed = restore(manifest, self._objects, frame, self._checkpoint, self._present)
-        except SnapshotError as error:
-            raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+            if not check and len(self._objects.unread) > unread:
+                # What is missing is as the set-up has made it; what is lost may be otherwise.
+                raise SnapshotError(
+                    next(why for p, why in failed.items() if p not in manifest.missing)
+                )
         if boundary in self._ahead:
             del self._ahead[: self._ahead.index(boundary) + 1]
             self._look_ahead()
@@ -380,6 +391,17 @@ class Replayer:
                 f"the snapshot at {boundary} does not hold `{first}`, on which the statement "
                 f"depends: {failed[first]}"
             )
+
+    @contextmanager
+    def _reading(self, boundary: str) -> Iterator[None]:
+        before = len(self._objects.unread)
+        try:
+            yield
+        except SnapshotError as error:
+            self.unusable.add(boundary)
+            raise ReplayError(f"the snapshot at {boundary} cannot be used: {error}") from error
+        if len(self._objects.unread) > before:
+            self.unusable.add(boundary)
 
     def _manifest(self, boundary: str) -> Manifest:
         coming, self._coming = self._coming, None

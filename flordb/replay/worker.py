@@ -55,7 +55,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     def finish(error: str | None) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
         end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.output.anomalies}
-        used = {"objects": replayer.read_objects(), "changed": inputs.changed}
+        used = {**replayer.used(), "changed": inputs.changed}
         write({**end, "took": replayer.took(), **used})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import xxhash
 
-from flordb.errors import SnapshotError
+from flordb.errors import DamageError, SnapshotError
 from flordb.store import spool
 
 _BLOCK = 4096
@@ -37,12 +37,13 @@ class ObjectStore:
 
     Parameters: ``renews``, whether reading an object makes it count as just used. A replay may not:
     in its overlay, to change a file's time is to copy the file. It notes what it has ``read``, and
-    whoever asked for the replay says `renew`.
+    whoever asked for the replay says `renew`. ``unread``: what could not be read.
     """
 
     def __init__(self, folder: Path, renews: bool = True) -> None:
         self.folder = folder
         self.read: set[str] = set()
+        self.unread: set[str] = set()
         self._renews = renews
         self._known: set[str] = set()
         self._direct = bool(_DIRECT)
@@ -116,19 +117,38 @@ class ObjectStore:
     def get(self, name: str) -> memoryview:
         """An object's bytes, mapped into memory; what is written there stays in this process.
 
-        Raises SnapshotError where the object is gone or damaged.
+        Raises SnapshotError where the object is gone, and DamageError where it is damaged.
         """
+        try:
+            return self._checked(name)
+        except SnapshotError:
+            self.unread.add(name)
+            raise
+
+    def drop_damaged(self, name: str) -> None:
+        """Remove an object if it is not what its name says, so that it can be stored again."""
+        try:
+            self.get(name)
+        except DamageError:
+            path = self.path(name)
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + spool.SUFFIX).unlink(missing_ok=True)
+            self._known.discard(name)
+        except SnapshotError:
+            return
+
+    def _checked(self, name: str) -> memoryview:
         try:
             data = self._mapped(name)
         except OSError as error:
             raise SnapshotError(
                 f"object {name} of a snapshot cannot be read: {error}. It was removed from "
-                f"{self.folder} or never written; the replay has to start from an earlier one."
+                f"{self.folder} or never written"
             ) from error
         if digest(data) != name:
-            raise SnapshotError(
+            raise DamageError(
                 f"object {name} of a snapshot is damaged: {self.path(name)} does not hold what its "
-                "name says. Delete it; the replay has to start from an earlier snapshot."
+                "name says"
             )
         return data
 
@@ -162,10 +182,7 @@ class ObjectStore:
                 raise
         data = bytearray(spool.fetch(note))
         if digest(data) != name:
-            raise SnapshotError(
-                f"{note['url']} does not hold what was spooled there: it is damaged. The replay "
-                "has to start from an earlier snapshot."
-            )
+            raise DamageError(f"{note['url']} is damaged: it does not hold what was spooled there")
         with suppress(OSError):  # no room, or a store that can only be read: fetched again then
             self.put(name, data)
         return memoryview(data)

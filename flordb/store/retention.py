@@ -283,8 +283,8 @@ def _spool(project: Project, objects: list[Object], url: str, dry_run: bool) -> 
     if not objects:
         return []
     if not dry_run:
-        name = spooling.owner(project.store)
-        damaged = [o for o in objects if spooling.spool(o.path, url, name) is None]
+        spooler = spooling.Spooler(project.store, url)
+        damaged = [o for o in objects if spooler.move(o.path) is None]
         if damaged:
             raise SnapshotError(
                 f"{len(damaged)} objects are damaged, and so were not moved to {url}: "

@@ -115,13 +115,27 @@ class SnapshotStore:
         except OSError as error:
             raise SnapshotError(f"no snapshot at {boundary}: {error}") from error
 
-    def has(self, boundary: str, objects: ObjectStore) -> bool:
-        """Whether a snapshot is there with all its objects."""
+    def mend(self, boundary: str, objects: ObjectStore, suspects: set[str]) -> bool:
+        """Remove a snapshot that cannot be read any more, so that replays do without it.
+
+        Those at the beginning of a run or a loop stay: a replay may need no more than a part of
+        them, and has no other way. Returns whether a replay may fare better now, or another time.
+
+        Parameters: ``suspects``, the objects that could not be read.
+        """
         try:
-            manifest = self.load(boundary)
+            needed = self.load(boundary).objects & suspects
         except SnapshotError:
+            lost = True
+        else:
+            for name in needed:
+                objects.drop_damaged(name)
+            lost = bool(objects.lacks(sorted(needed)))
+        if lost and (boundary == "start" or boundary.endswith("@enter")):
             return False
-        return all(name in objects for name in manifest.objects)
+        if lost:
+            self.path(boundary).unlink(missing_ok=True)
+        return True
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import xxhash
 
-from flordb.errors import SnapshotError
+from flordb.errors import DamageError, SnapshotError
 
 SUFFIX = ".spooled"
 _CODEC = "zstd"
@@ -60,33 +60,51 @@ def owner(store: Path) -> str:
     return own
 
 
-def spool(path: Path, url: str, name: str) -> int | None:
-    """Move the object at ``path`` to the folder ``name`` below ``url``. Returns the bytes freed
-    here; None where it is damaged, and so was left.
+class Spooler:
+    """Moves objects of a project's ``.flor`` folder below an address.
 
-    Raises SnapshotError where it cannot be written there; then it stays here.
+    Raises SnapshotError where that is no place for them.
     """
-    folder, mark, query = url.partition("?")
-    target = f"{folder.rstrip('/')}/{quote(name)}/{path.parent.name}/{path.name}{mark}{query}"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return 0  # removed meanwhile
-    if xxhash.xxh3_128_hexdigest(data) != path.parent.name + path.name:
-        return None
-    codec, packed = _compress(data)
-    system, place = _open(target)
-    _refuse_inside(path, system, place)
-    try:
-        system.create_dir(place.rpartition("/")[0], recursive=True)
-        with system.open_output_stream(place) as stream:
-            stream.write(packed)
-    except OSError as error:
-        raise SnapshotError(f"{target} cannot be written: {error}") from error
-    note = {"url": target, "size": len(data), "codec": codec}
-    _write_whole(path.with_name(path.name + SUFFIX), note)
-    path.unlink(missing_ok=True)
-    return len(data)
+
+    def __init__(self, store: Path, url: str) -> None:
+        folder, mark, query = url.partition("?")
+        self._folder = f"{folder.rstrip('/')}/{quote(owner(store))}"
+        self._query = mark + query
+        self._system, self._place = _open(self._folder + self._query)
+        self._made: set[str] = set()
+        _refuse_inside(store, self._system, self._place)
+
+    def move(self, path: Path) -> int | None:
+        """Move the object at ``path``. Returns the bytes freed here; None where it is damaged, and
+        so was left. Raises SnapshotError where it cannot be written there; then it stays here.
+        """
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return 0  # removed meanwhile
+        if xxhash.xxh3_128_hexdigest(data) != path.parent.name + path.name:
+            return None
+        codec, packed = _compress(data)
+        target = f"{self._folder}/{path.parent.name}/{path.name}{self._query}"
+        try:
+            self._write(path.parent.name, path.name, packed)
+        except OSError as error:
+            raise SnapshotError(f"{target} cannot be written: {error}") from error
+        note = {"url": target, "size": len(data), "codec": codec}
+        _write_whole(path.with_name(path.name + SUFFIX), note)
+        path.unlink(missing_ok=True)
+        return len(data)
+
+    def _write(self, folder: str, name: str, data: bytes) -> None:
+        # Storage without folders makes an object of each, so only one of all is made there (it
+        # makes the bucket, too, where that is allowed).
+        place = f"{self._place}/{folder}"
+        made = place if self._system.type_name == "local" else self._place
+        if made not in self._made:
+            self._system.create_dir(made, recursive=True)
+            self._made.add(made)
+        with self._system.open_output_stream(f"{place}/{name}") as stream:
+            stream.write(data)
 
 
 def _write_whole(path: Path, content: dict[str, Any]) -> None:
@@ -95,19 +113,16 @@ def _write_whole(path: Path, content: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def _refuse_inside(path: Path, system: Any, place: str) -> None:
+def _refuse_inside(store: Path, system: Any, place: str) -> None:
     """Objects that are moved into the folder that they come from would be gone."""
-    from pyarrow import fs
-
-    store = os.path.realpath(path.parent.parent.parent)
-    if isinstance(system, fs.LocalFileSystem) and os.path.realpath(place).startswith(
-        store + os.sep
-    ):
-        raise SnapshotError(f"{place} is in the store itself: name a folder outside of {store}")
+    own = os.path.realpath(store)
+    if system.type_name == "local" and os.path.realpath(place).startswith(own + os.sep):
+        raise SnapshotError(f"{place} is in the store itself: name a folder outside of {own}")
 
 
 def fetch(note: dict[str, Any]) -> bytes:
-    """The bytes of a spooled object. Raises SnapshotError where it cannot be read."""
+    """The bytes of a spooled object. Raises SnapshotError where it cannot be read, DamageError
+    where it is not what was spooled."""
     url = note["url"]
     system, place = _open(url)
     try:
@@ -124,9 +139,8 @@ def fetch(note: dict[str, Any]) -> bytes:
         try:
             data = pyarrow.decompress(data, note["size"], note["codec"], asbytes=True)
         except (OSError, ValueError, MemoryError) as error:
-            raise SnapshotError(
-                f"{url} does not hold what was spooled there: it is damaged ({error}). The replay "
-                "has to start from an earlier snapshot."
+            raise DamageError(
+                f"{url} is damaged: it does not hold what was spooled there ({error})"
             ) from error
     return data
 
