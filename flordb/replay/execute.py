@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from flordb.replay import learnt, pool
 from flordb.replay.afterwards import afterwards
+from flordb.replay.fetching import fetch_spooled
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Failure, Outcomes, Report, Result
 from flordb.replay.plan import Plan, Task
@@ -75,6 +76,7 @@ def execute(
         outcomes.refuse(refused)
     try:
         if plan.tasks:
+            fetch_spooled(project, plan.tasks)
             with (
                 _lessons(project, plan, settings) as lessons,
                 _runner(project, plan, settings) as runner,

@@ -59,6 +59,11 @@ class ObjectStore:
             self._known.add(name)
         return found
 
+    def is_away(self, name: str) -> bool:
+        """Whether an object is spooled, and not here."""
+        path = self.path(name)
+        return not path.exists() and path.with_name(path.name + spool.SUFFIX).exists()
+
     def is_new(self) -> bool:
         """Whether nothing was ever stored here."""
         return not self.folder.is_dir() or not any(self.folder.iterdir())

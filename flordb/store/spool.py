@@ -22,6 +22,7 @@ import xxhash
 from flordb.errors import DamageError, SnapshotError
 
 SUFFIX = ".spooled"
+_OWNER = "spool.json"
 _CODEC = "zstd"
 _SAMPLE_BYTES = 1 << 20
 _WORTH = 0.9
@@ -43,11 +44,16 @@ def spooled(path: Path) -> dict[str, Any] | None:
         ) from error
 
 
+def has_spooled(store: Path) -> bool:
+    """Whether anything of a project's ``.flor`` folder was ever spooled."""
+    return (store / _OWNER).exists()
+
+
 def owner(store: Path) -> str:
     """The name of a project's ``.flor`` folder where it spools to: of this very folder, and not of
     its copies. Raises OSError where it cannot be noted.
     """
-    note = store / "spool.json"
+    note = store / _OWNER
     inode = store.stat().st_ino
     try:
         known = json.loads(note.read_bytes())

@@ -105,3 +105,7 @@ def test_storage_that_cannot_be_reached_is_asked_again_by_the_next_query(trained
     assert "tried again" in why
     shutil.move(f"{bucket}.away", bucket)
     assert had(trained) == (4, "")
+    shutil.rmtree(bucket)  # what was needed is in the store again
+    trained.write("train.py", with_hindsight(TRAIN).replace("h:w", "again"))
+    _, _, report = acquire(trained, ["again"])
+    assert report.acquired == 4
