@@ -257,6 +257,8 @@ def _torch_kind(torch: Any, kind: type) -> str | None:
         return "generator"
     if issubclass(kind, torch.utils.data.DataLoader):
         return "loader"
+    if kind is torch.utils.hooks.RemovableHandle:
+        return "handle"
     return None
 
 

@@ -345,6 +345,8 @@ def state_of(kind: str, value: Any) -> Any:
             return _loader_state(value)
         case "weakref":
             return value()
+        case "handle":
+            return None  # another one would remove a hook from a copy of the module's
         case _:
             return value
 

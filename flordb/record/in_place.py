@@ -169,6 +169,11 @@ def object_in_place(live: Any, state: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(live, torch.Tensor):
         return _special_in_place(torch, live, state)
+    if isinstance(live, weakref.WeakSet):
+        # Its attributes belong to it: what its weak references call removes from this one.
+        live.clear()
+        live.update(state)
+        return live
     own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
     if own is restored:
         return state  # what is pickled by its name, as loggers are

@@ -266,6 +266,8 @@ class _Restore:
                 live.seek(position)
             case "stateful":
                 live.load_state_dict(state)
+            case "handle":
+                pass  # it removes the hook that is there
             case "loader":
                 for place, values in state.items():
                     vars(getattr(live, place)).update(values)
@@ -276,7 +278,7 @@ class _Restore:
         return live
 
     def anew(self, number: int, kind: str, path: Path, data: Any) -> Any:
-        if kind in ("stateful", "loader", "file"):
+        if kind in ("stateful", "loader", "file", "handle"):
             raise SnapshotError(f"{spell(path)}: there is no such object to restore into")
         if kind in ("module", "instance", "optimizer"):
             return self.anew_instance(number, kind, data)

@@ -74,8 +74,17 @@ def compressed(path: Path) -> Path:
     return path.with_name(path.name + ".gz")
 
 
+_DAMAGED = (
+    b"the compressed file is damaged: what follows is lost, and values before this may be wrong. "
+    b"Delete it, if git has it on a branch flor/...: `flordb sync` reads it from there"
+)
+
+
 def decompress(data: bytes) -> bytes:
-    """The contents of a gzip file; where it is cut off or damaged, what stands before that."""
+    """The contents of a gzip file; where it is cut off or damaged, what stands before that.
+
+    After damage comes a line that says so, of which `parse_run` makes a problem.
+    """
     parts: list[bytes] = []
     while data:
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -83,6 +92,7 @@ def decompress(data: bytes) -> bytes:
             parts.append(member.decompress(data))
         except zlib.error:
             parts.append(_before_the_damage(data))
+            parts.append(b"\n" + _DAMAGED + b"\n")
             break
         data = member.unused_data
     return b"".join(parts)
@@ -122,7 +132,7 @@ def parse_run(data: bytes, path: Path) -> RunFile:
         try:
             line = _loaded(text)
         except (ValueError, RecursionError):
-            problems.append((number, "not JSON"))
+            problems.append((number, "not JSON" if text != _DAMAGED else text.decode()))
             continue
         why = check(line)
         if why:

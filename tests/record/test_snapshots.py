@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import gc
 import mmap
 import multiprocessing
 import random
@@ -544,3 +545,33 @@ def test_memory_on_its_way_to_the_disk_is_bounded(tmp_path) -> None:
     live = [torch.ones(BIG) for _ in range(4)]
     kept.restore("epoch=2@end", h=live)
     assert all((tensor == 2).all() for tensor in live)
+
+
+def test_handle_of_a_hook_still_removes_it(tmp_path) -> None:
+    layer = torch.nn.Linear(1, 1)
+    handle = layer.register_forward_hook(lambda *_: None)
+    kept = Kept(tmp_path)
+    kept.take(layer=layer, handle=handle, handles=[handle])
+    kept.done()
+    handles = [handle]
+    kept.restore(layer=layer, handle=handle, handles=handles)
+    assert handles[0] is handle
+    handles[0].remove()
+    assert not layer._forward_hooks
+
+
+def test_weak_set_forgets_what_is_gone(tmp_path) -> None:
+    class Key:
+        pass
+
+    keys = [Key(), Key()]
+    known = weakref.WeakSet(keys)
+    kept = Kept(tmp_path, lambda file: file == __file__)
+    kept.take(keys=keys, known=known)
+    kept.done()
+    known.clear()
+    kept.restore(keys=keys, known=known)
+    assert set(known) == set(keys)
+    del keys[0]
+    gc.collect()
+    assert len(known) == 1

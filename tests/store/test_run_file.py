@@ -263,3 +263,21 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and (a == b or (a != a and b != b))
+
+
+def test_a_flipped_bit_in_a_compressed_file_is_told(tmp_path: Path) -> None:
+    lines = [dump_line({"k": "log", "n": "a", "v": number / 7}) for number in range(300)]
+    data = (dump_line(HEADER) + "".join(lines)).encode()
+    whole = gzip.compress(data)
+    path = tmp_path / "r.jsonl.gz"
+    same = parse_run(data, path).lines
+    for place in range(30 * 8, len(whole) * 8, 37):
+        packed = bytearray(whole)
+        packed[place // 8] ^= 1 << place % 8
+        path.write_bytes(packed)
+        try:
+            run = read_run(path)
+        except RunFileError:
+            continue
+        damaged = any("damaged" in why for _, why in run.problems)
+        assert damaged or run.lines == same or run.torn
