@@ -35,7 +35,8 @@ from flordb.record.pickling import Gathered, Limited, Pickler, Raw, reference_to
 from flordb.record.reach import Path, Reach, spell
 from flordb.record.rng import plain, take_states
 from flordb.record.tensors import Piece
-from flordb.record.trees import State, Taken, Tree, Trees
+from flordb.record.tree import State, Taken, Tree
+from flordb.record.trees import Trees
 
 _NUMBERS = frozenset((type(None), bool, int, float))
 

@@ -157,12 +157,15 @@ def _of_optimizer(optimizer: Any) -> list[Any]:
     for group in optimizer.param_groups:
         found += (value for name, value in group.items() if name != "params")
         found += (*group, ..., *group["params"], ...)
-    for parameter, state in optimizer.state.items():
-        found.append(parameter)
-        if type(state) is dict:
-            found += (*state.values(), *state, ...)
-        else:
-            found += (state, ...)
+    states = tuple(optimizer.state.values())
+    found += (*optimizer.state, ...)
+    if set(map(type, states)) <= {dict}:
+        for listed in (map(dict.values, states), states):
+            found += (*chain.from_iterable(listed), ...)
+        found += map(len, states)
+    else:
+        for state in states:
+            found += (*state.values(), *state, ...) if type(state) is dict else (state, ...)
     return found
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from flordb.record.anchors import attributes_not_kept
@@ -58,11 +59,16 @@ class Leaf:
         )
 
 
+_attributes = attrgetter("__dict__")
+_address = methodcaller("data_ptr")
+
+
 class Leaves:
     """The tensors of a tree, in its order."""
 
     def __init__(self, leaves: list[Leaf]) -> None:
         self._leaves = leaves
+        self._pieces = [leaf.piece for leaf in leaves]
         # What requires no gradient has no graph.
         self._requiring = [n for n, leaf in enumerate(leaves) if leaf.requires_grad]
         self._are_leaves = [leaves[n].is_leaf for n in self._requiring]
@@ -76,11 +82,10 @@ class Leaves:
                     raise Unfit
             self._guard(tensors)
         # Nearly none has any, and to see that takes a tenth of a microsecond.
-        if any(tensor.__dict__ for tensor in tensors) and any(map(attributes_not_kept, tensors)):
+        if any(map(_attributes, tensors)) and any(map(attributes_not_kept, tensors)):
             raise Unfit
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        for leaf, tensor, address in zip(self._leaves, tensors, addresses, strict=True):
-            piece = leaf.piece
+        addresses = list(map(_address, tensors))
+        for piece, tensor, address in zip(self._pieces, tensors, addresses, strict=True):
             piece.value = tensor
             piece.address = address
 
@@ -103,3 +108,22 @@ class Leaves:
             self._guards = kind(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
         except (AttributeError, TypeError, RuntimeError):
             self._guards = None  # another torch: its compiler's parts are no public interface
+
+
+@dataclass(slots=True)
+class Loose:
+    """A tensor outside of all models, as it was met last, and its state."""
+
+    leaf: Leaf
+    state: Any
+
+    def fits(self, value: Any) -> bool:
+        """Whether nothing but its numbers differs, and their place in memory."""
+        return (
+            self.leaf.fits(value)
+            and not value.__dict__
+            and not (self.leaf.is_leaf and value.grad is not None)
+        )
+
+    def release(self) -> None:
+        self.leaf.piece.value = None

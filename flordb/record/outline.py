@@ -1,6 +1,6 @@
 """The contents of all objects of a tree, compared at once.
 
-To look into each object by itself (`trees`) takes Python some microseconds. Here a generation of
+To look into each object by itself (`tree`) takes Python some microseconds. Here a generation of
 objects after the other (the root, what is directly in it, and so on) is listed by a few calls that
 run in C, and compared as one piece of memory: the pointers in a tuple. That all are as they were is
 a proof that the tree still fits; where they are not, the objects are asked one by one.

@@ -11,7 +11,8 @@ import ctypes
 import sys
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import starmap
+from operator import add, attrgetter, gt, itemgetter
 from typing import Any
 
 from flordb.store.snapshots import TensorRef
@@ -46,6 +47,10 @@ class Piece:
         if self._form is None:
             self._form = (self.extent, self.strides, self.shape, self.dtype, self.kind, self.device)
         return self._form
+
+
+_known_form = attrgetter("_form")
+_address = attrgetter("address")
 
 
 @dataclass(slots=True)
@@ -92,8 +97,10 @@ class Layout:
     def of(cls, pieces: list[Piece], last: Layout | None) -> Layout:
         """The layout of these pieces, which is the ``last`` one if they are what they were and lie
         where they lay, or elsewhere but still apart."""
-        forms = [piece.form for piece in pieces]
-        addresses = [piece.address for piece in pieces]
+        forms = list(map(_known_form, pieces))
+        if None in forms:
+            forms = [piece.form for piece in pieces]
+        addresses = list(map(_address, pieces))
         same = last is not None and last.is_repeatable and forms == last.forms
         if last is not None and same and (addresses == last.addresses or last._move(addresses)):
             return last
@@ -108,15 +115,22 @@ class Layout:
         """Let the blocks lie elsewhere, one for each piece as before. False: they overlap there."""
         if not self.is_disjoint:
             return False
+        moved = [addresses[block.first] for block in self.ranges]
         devices = {block.device for block in self.ranges}
         for device in devices:
-            blocks = [block for block in self.ranges if block.device == device]
-            spans = sorted([(addresses[block.first], block.size) for block in blocks])
-            if any(following < start + size for (start, size), (following, _) in pairwise(spans)):
+            spans = sorted(
+                [
+                    (at, b.size)
+                    for at, b in zip(moved, self.ranges, strict=True)
+                    if b.device == device
+                ]
+            )
+            starts = map(itemgetter(0), spans[1:])
+            if any(map(gt, starmap(add, spans), starts)):
                 return False
-        for block in self.ranges:
-            if block.address != addresses[block.first]:
-                block.move(addresses[block.first])
+        for block, address in zip(self.ranges, moved, strict=True):
+            if block.address != address:
+                block.move(address)
         self.addresses = addresses
         return True
 
