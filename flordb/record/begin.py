@@ -184,7 +184,9 @@ def _notice_the_end() -> None:
         return
     _began_once = True
     atexit.register(_at_exit)
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_unblock_sigterm, after_in_child=_after_fork
+    )
     _wrap_excepthook()
     _wrap_exit()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -198,6 +200,27 @@ def _at_exit() -> None:
         recorder.end(_exit_status or 0)
 
 
+class _Forking(threading.local):
+    """``mask``: the signals that a forking thread had blocked before."""
+
+    mask: set[Any] | None = None
+
+
+_forking = _Forking()
+
+
+def _before_fork() -> None:
+    # What comes before the child has its own handler waits for that: Python forgets it otherwise.
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _unblock_sigterm() -> None:
+    if _forking.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+        _forking.mask = None
+
+
 def _after_fork() -> None:
     # No thread and no lock of the parent's is usable here, and the run is the parent's.
     if isinstance(session.peek(), Recorder):
@@ -206,6 +229,7 @@ def _after_fork() -> None:
     # C for its next task would not see the SIGTERM of its pool's end.
     if signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock_sigterm()
 
 
 def _wrap_excepthook() -> None:

@@ -138,6 +138,24 @@ def test_pools_made_in_the_loop_end(sandbox) -> None:
     assert sandbox.logged("default") == [True] * 12
 
 
+def test_a_child_that_is_ended_while_it_is_forked_ends(sandbox) -> None:
+    sandbox.write(
+        "train.py",
+        "import os, signal\n"
+        "end = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.register_at_fork(after_in_child=end)\n"
+        "import flordb as flor\n"
+        "for epoch in flor.loop('epoch', range(2)):\n"
+        "    if (pid := os.fork()) == 0: os._exit(0)\n"
+        "    flor.log('status', os.waitpid(pid, 0)[1])\n"
+        "    flor.log('blocked', len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))\n",
+    )
+    sandbox.run("train.py")
+    assert sandbox.logged("status") == [signal.SIGTERM] * 2
+    assert sandbox.logged("blocked") == [0, 0]
+    assert [line["status"] for line in sandbox.lines() if line["k"] == "exit"] == [0]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_cost_the_parent_nothing(sandbox, method) -> None:
     sandbox.write(
