@@ -30,6 +30,7 @@ from flordb.record.anchors import (
     optimizer_attributes,
     own_attributes,
 )
+from flordb.record.hooks import Hooks
 from flordb.record.modes import Modes
 from flordb.record.pickling import Gathered, Limited, Pickler, Raw, reference_to
 from flordb.record.reach import Path, Reach, spell
@@ -94,11 +95,14 @@ def capture(
     given_up: dict[str, str],
     trees: Trees,
     modes: Modes,
+    hooks: Hooks,
+    boundary: str,
 ) -> Captured:
     """Take the states of all that a loop reaches.
 
     Parameters: ``max_bytes``, the largest variable that is kept; ``given_up``, paths known not to
     be kept, to which this adds; ``trees``, what earlier snapshots know; ``modes``, the process's.
+    ``hooks`` are not kept: where they differ at the ``boundary``, what may have them is missing.
     """
     walk = Walk(is_project, trees.find, trees.kinds)
     bound = found.bound
@@ -111,6 +115,10 @@ def capture(
         *(taking.anchors(), tuple(found.roots), tuple(bound), taking.bindings(found)),
         *(_named(found, walk), take_states(), modes.now()),
     )
+    if hooks.differ(boundary, walk.anchors):
+        hooked = [span.path for span in walk.spans]
+        hooked += [a.path for a in walk.anchors if len(a.path) == 1 and a.kind == "tensor"]
+        taking.missing |= dict.fromkeys(map(spell, hooked), "its hooks differ from the set-up's")
     optimizers = [anchor.value for anchor in walk.anchors if anchor.kind == "optimizer"]
     averages = max((_averages(optimizer) for optimizer in optimizers), default=0)
     return Captured(said, taking.gathered.pieces, averages, taking.missing)

@@ -7,7 +7,7 @@ import pickle
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from types import FunctionType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -16,6 +16,14 @@ from flordb.errors import SnapshotError
 from flordb.record.anchors import ATOMS, Walk, plain_array, plain_tensor
 from flordb.record.reach import Path
 from flordb.record.tensors import Piece, piece_of
+
+_VIEWS: tuple[type, ...] = (
+    memoryview,
+    MappingProxyType,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             role = self._roles[kind] = _role_of(kind)
         if role == "atom":
             return None
+        if role == "view":
+            raise SnapshotError(f"a {type(obj).__name__} would look at a copy")
         if role == "raw":
             return ("raw", self._gathered.add(obj.value, obj.value))
         if role == "code":
@@ -210,6 +220,8 @@ def _role_of(kind: type) -> str:
         return "atom"
     if issubclass(kind, ModuleType):
         return "module"
+    if kind in _VIEWS:
+        return "view"
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None:
         if issubclass(kind, torch.Tensor):

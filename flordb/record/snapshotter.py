@@ -24,6 +24,7 @@ from flordb.record.blocks import SMALL_BYTES, Blocks, Found
 from flordb.record.budget import Budget
 from flordb.record.buffers import Buffer, Buffers, Stored
 from flordb.record.capture import Captured, Unpickled, capture
+from flordb.record.hooks import Hooks
 from flordb.record.modes import Modes
 from flordb.record.reach import Reach
 from flordb.record.small import Packer, Place, Staged
@@ -88,6 +89,7 @@ class Snapshotter:
         self._given_up: dict[str, str] = {}
         self._trees = Trees()
         self._modes = Modes()
+        self._hooks = Hooks()
         self._buffers = Buffers(chosen.snapshot_memory_bytes)
         self._queue: queue.SimpleQueue[Sequence[Stored | _Taken] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MOST_WAITING)
@@ -134,6 +136,8 @@ class Snapshotter:
             captured = capture(
                 *(found, self._is_project, self._chosen.max_variable_bytes),
                 *(self._given_up, self._trees, self._modes),
+                hooks=self._hooks,
+                boundary=boundary,
             )
             gathered = time.perf_counter()
             places = self._blocks.take(captured.pieces, kind_of(boundary))
