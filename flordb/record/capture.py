@@ -307,11 +307,15 @@ def type_name(value: Any) -> str:
 
 def _pickle(walk: Walk, gathered: Gathered, anchor: Anchor, limit: int | None) -> bytes:
     buffer = Limited(limit)
-    own = anchor.value if anchor.kind in ("object", "function") else None
+    own = anchor.value if anchor.kind in ("object", "whole", "function") else None
     state = anchor.value if anchor.kind == "binding" else state_of(anchor.kind, anchor.value)
     if anchor.kind == "weakref" and state is not None and walk.anchor_of(state) is None:
         raise SnapshotError("what it refers to is not kept")
-    Pickler(buffer, walk, gathered, own).dump(state)
+    pickler = Pickler(buffer, walk, gathered, own)
+    pickler.dump(state)
+    if anchor.kind == "object" and pickler.refers_to_itself:
+        # Its attributes, given to a live object, would still lead to the one made of the pickle.
+        anchor.kind = "whole"
     return buffer.getvalue()
 
 

@@ -123,6 +123,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._walk = walk
         self._gathered = gathered
         self._own = own
+        self._seen = False
+        self.refers_to_itself = False
 
     def persistent_id(self, obj: Any) -> Any:
         kind = type(obj)
@@ -142,6 +144,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             number = self._walk.anchor_of(obj)
             return None if number is None else ("anchor", number)
         if obj is self._own:
+            self.refers_to_itself, self._seen = self._seen, True
             return None
         number = self._walk.anchor_of(obj)
         if number is not None:

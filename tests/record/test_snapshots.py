@@ -575,3 +575,29 @@ def test_weak_set_forgets_what_is_gone(tmp_path) -> None:
     del keys[0]
     gc.collect()
     assert len(known) == 1
+
+
+class Counting:
+    """An object of a library's that refers to itself, and says how it is pickled."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.bump = self._bump
+
+    def _bump(self) -> None:
+        self.count += 1
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def test_library_object_that_refers_to_itself_still_does(tmp_path) -> None:
+    holder = {"counting": Counting()}
+    holder["counting"].bump()
+    kept = Kept(tmp_path)
+    kept.take(holder=holder)
+    kept.done()
+    holder["counting"].bump()
+    kept.restore(holder=holder)
+    holder["counting"].bump()
+    assert holder["counting"].count == 2
