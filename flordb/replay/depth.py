@@ -105,6 +105,12 @@ class _Deepener:
     def outside(self, statements: Sequence[Visit]) -> Steps:
         """Before or after the top-level loops: a prefix or a suffix scan."""
         before = self.entered(max((v.done for v in statements), key=len))
+        unseen = self.unseen()
+        if unseen:
+            self.why.append(f"{unseen[0]!r} is in code that names do not lead to")
+            return self.all_of_it()
+        if any(v.function is not None for v in statements):
+            before = (*before, *self.entered_again(before))
         if not before:
             return Steps("prefix")
         if not self.rereads(after_loops=True) and all(self.skippable(name) for name in before):
@@ -115,10 +121,25 @@ class _Deepener:
     def anywhere(self) -> Steps:
         """For what a library calls, who knows where: all of the run."""
         self.why.append("a library calls it, at any time, so all of the run is repeated")
+        return self.all_of_it()
+
+    def all_of_it(self) -> Steps:
         tops = tuple(dict.fromkeys(name for name, _ in self.record.loops))
         if not tops:
             return Steps("prefix")
         return Steps("range", loops=tops, go_on=True).wholly()
+
+    def unseen(self) -> list[str]:
+        """The top-level loops of the run that the walk did not meet."""
+        met = {visit.top_loop for visit in self.visits}
+        return [name for name, _ in self.record.loops if name not in met]
+
+    def entered_again(self, known: Sequence[str]) -> list[str]:
+        """Other top-level loops that the run entered more than once. What a function does before
+        one may come again after it: who calls functions how often is not known (a sweep's
+        library, say)."""
+        again = [name for name, entry in self.record.loops if entry == 1]
+        return [name for name in again if name not in known]
 
     def entered(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the loops that the run entered. Raises ReplayError where it did not get past."""
@@ -212,7 +233,7 @@ class _Deepener:
             self.why.append(f"{name!r} is run: {shape.wholly}")
             return False
         for loop in self.record.entries(name):
-            if loop.end == "raised":
+            if loop.end in ("raised", None):
                 continue
             if not self.gives(name, exit_of("", name, loop.entry)):
                 return False

@@ -37,7 +37,10 @@ class Route:
         return [index for index in loop.reached if index in self.steps.iterations]
 
     def is_last(self, loop: TopLoop) -> bool:
-        """Whether nothing is wanted behind this entry of a loop."""
+        """Whether nothing is wanted behind this entry of a loop, or the run ended in it."""
+        raised = loop.end == "raised" and (self.record.error or not self.record.ended)
+        if raised or (loop.end is None and loop.begun):
+            return True
         if self.steps.go_on or loop.name not in self.steps.loops[-1:]:
             return False
         return not any(later.entry > loop.entry for later in self.record.entries(loop.name))
