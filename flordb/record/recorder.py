@@ -359,6 +359,8 @@ class Recorder:
             if looped >= _TELLING_SECONDS:
                 line["cores"] = round((self._cpu_ended - self._cpu_began) / looped, 2)
             last.append(line)
+        if rewritten := self._versioning.rewritten():
+            last.append({"k": "files", "rewritten": rewritten})
         if self._error is not None:
             status = status or self._failed_with
         elapsed = round(self._writer.elapsed(), 6)

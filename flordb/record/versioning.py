@@ -1,5 +1,5 @@
 """The run's code in git: the version is written when the run starts, the record when it ends, both
-off the training thread.
+off the training thread. What git ignores is only looked at, to know what the run found.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flordb.errors import GitError, warn_in_training
+from flordb.record.found import Found
 from flordb.store.history import Version, commit_run, write_version
 from flordb.store.project import Project
 
@@ -31,6 +32,7 @@ class Versioning:
         self.project = project
         self.run_file = run_file
         self.version: Version | None = None
+        self._found: Found | None = None
         self._note = note
         self._limit = max_untracked_bytes
         self._thread = threading.Thread(target=self._write, name="flordb-version", daemon=True)
@@ -38,6 +40,7 @@ class Versioning:
 
     def _write(self) -> None:
         try:
+            self._found = Found(self.project.root)
             self.version = write_version(self.project, self.run_file, self._limit)
         except (GitError, OSError) as error:
             self._note({"k": "version", "commit": None, "why": str(error)})
@@ -57,6 +60,10 @@ class Versioning:
 
     def wait(self, seconds: float) -> None:
         self._thread.join(seconds)
+
+    def rewritten(self) -> list[str]:
+        """The ignored files that the run found, and that are other ones or gone by now."""
+        return self._found.rewritten() if self._found is not None else []
 
     def commit(self, path: Path, wait_seconds: float) -> None:
         """Commit the finished run file. Raises GitError where it could not be within the time."""
@@ -85,6 +92,7 @@ class NoVersion(Versioning):
 
     def __init__(self, why: str, note: Callable[[Mapping[str, Any]], None]) -> None:
         self.version = None
+        self._found = None
         note({"k": "version", "commit": None, "why": why})
 
     def wait(self, seconds: float) -> None:

@@ -12,13 +12,15 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from flordb.analysis.program import Program
-from flordb.store import history
+from flordb.replay.recorded import Recorded
+from flordb.store.ignored import walk_ignored
 
 _ASKING = frozenset(
     (
@@ -26,9 +28,6 @@ _ASKING = frozenset(
         *("listdir", "scandir", "iterdir", "walk", "FileNotFoundError", "FileExistsError"),
         *("mkdir", "get_last_checkpoint", "latest_checkpoint"),
     )
-)
-_NOT_LOOKED_INTO = frozenset(
-    (".flor", ".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox")
 )
 _MOST_FILES = 50_000
 STARTING_SECONDS = 0.05
@@ -62,34 +61,59 @@ class Ignored:
         self.root = root
         self._births: list[tuple[str, float]] | None = None
 
-    def born_between(self, began: float, ended: float) -> tuple[str, ...]:
+    def born_between(
+        self, began: float, ended: float, older: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """The paths, relative to the root, of what came into being then (seconds since 1970); of
-        folders that did only these."""
-        if self._births is None:
-            listed, _ = history.untracked_paths(self.root)
-            self._births = list(_births(self.root, listed))
-        found: list[str] = []
-        for name, birth in self._births:
-            inside = found and name.startswith(found[-1] + "/")
-            if began <= birth <= ended and not inside:
-                found.append(name)
+        folders that did only these.
+
+        Parameters: ``older``, paths that were there before, under which something else is now.
+        """
+        kept = {*older, *(str(parent) for name in older for parent in Path(name).parents)}
+        found: dict[str, None] = {}
+        for name, birth in self._all():
+            if not began <= birth <= ended or name in kept:
+                continue
+            if not any(str(parent) in found for parent in Path(name).parents):
+                found[name] = None
         return tuple(found)
 
+    def others(self, began: float, ended: float, older: Collection[str] = ()) -> list[str]:
+        """The paths of all else that is there, folders with a slash at their end."""
+        gone = {*self.born_between(began, ended, older)}
+        names = [
+            f"{name}/" if (self.root / name).is_dir() else name
+            for name, _ in self._all()
+            if gone.isdisjoint((name, *map(str, Path(name).parents)))
+        ]
+        return names
 
-def _births(root: Path, listed: Iterable[str]) -> Iterator[tuple[str, float]]:
-    waiting = [name.rstrip("/") for name in listed][::-1]
-    for _ in range(_MOST_FILES):
-        if not waiting:
-            return
-        name = waiting.pop()
-        path = root / name
-        if not _NOT_LOOKED_INTO.isdisjoint(name.split("/")):
-            continue
-        birth = birth_of(path)
+    def _all(self) -> list[tuple[str, float]]:
+        if self._births is None:
+            self._births = list(_births(self.root))
+        return self._births
+
+
+def _births(root: Path) -> Iterator[tuple[str, float]]:
+    for name in walk_ignored(root, _MOST_FILES):
+        birth = birth_of(root / name)
         if birth is not None:
             yield name, birth
-        if path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
-            waiting += sorted((f"{name}/{child}" for child in os.listdir(path)), reverse=True)
+
+
+def at_work(run_file: Path, record: Recorded) -> tuple[float, float]:
+    """When a run's script began and when its run ended, in seconds since 1970.
+
+    The run file comes into being with flor's first call; one that was compressed is younger, and
+    then its header tells. Where neither does, the run is taken to have been at work for no time.
+    """
+    ended = run_file.stat().st_mtime
+    first_call = birth_of(run_file)
+    if first_call is not None and run_file.suffix == ".gz":
+        first_call = datetime.fromisoformat(record.header["tstamp"]).timestamp()
+    if first_call is None:
+        return ended, ended
+    return first_call - max(0.0, record.before - STARTING_SECONDS), ended
 
 
 def birth_of(path: Path) -> float | None:

@@ -4,7 +4,8 @@ disk that the machines share.
 Versions travel in a git bundle, run files and snapshots through Ray's object store; each Ray worker
 keeps what it has received in a folder of its own, and replays there as on any machine
 (`replay.local`). Which task runs where and when is Ray's business. The machines need flordb and
-what the scripts import; untracked files of the project do not travel.
+what the scripts import; untracked files of the project do not travel. A script that looks for files
+finds the names of those that the run found; reading one ends its replay.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any
 from flordb.errors import GitError, ReplayError, SnapshotError
 from flordb.record.context import end_of
 from flordb.replay import schedule
+from flordb.replay.born import Ignored
 from flordb.replay.local import Local
 from flordb.replay.outcomes import Result
 from flordb.replay.plan import Plan, Task, snapshots_of
@@ -33,6 +35,7 @@ from flordb.store.project import Project
 
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 15.0
+_MOST_NAMES = 5_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class OnRay:
         self._early: list[Result] = []
         self._running: dict[Any, int] = {}
         self._put: dict[str, Any] = {}
+        self._ignored = Ignored(project.root)
 
     def __enter__(self) -> OnRay:
         ray = self._ray = connected()
@@ -96,7 +100,7 @@ class OnRay:
         for number, task in enumerate(self.plan.tasks):  # longest first
             try:
                 shipment = self._shipment(task, commits[task.want.version or ""])
-            except (OSError, SnapshotError, GitError) as error:
+            except (OSError, SnapshotError, GitError, ReplayError) as error:
                 self._early.append(Result(number, [], f"it could not be sent: {error}"))
                 continue
             gpus = device if _uses_device(self.project, task) else 0
@@ -163,6 +167,8 @@ class OnRay:
             except SnapshotError:
                 continue  # gone or damaged: the replay does without it
         run_file = (self.project.runs / task.want.file).read_bytes()
+        if task.asks:
+            task = replace(task, older=self._names(task))
         return _Shipment(
             task=task,
             projid=self.project.projid,
@@ -174,6 +180,16 @@ class OnRay:
             manifests=manifests,
             objects=shipped,
         )
+
+    def _names(self, task: Task) -> tuple[str, ...]:
+        """The untracked files that a run found, which its script may look for."""
+        names = {*task.older, *self._ignored.others(*task.at_work, task.older)}
+        if len(names) > _MOST_NAMES:
+            raise ReplayError(
+                f"its script looks for files, and the project has more than {_MOST_NAMES} that git "
+                "ignores, which do not travel; replay it on this machine"
+            )
+        return tuple(sorted(names))
 
     def _reference(self, name: str, data: bytes | memoryview) -> Any:
         """Data in the object store, put there once a plan."""

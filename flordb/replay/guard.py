@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,12 @@ def _make_movable(folder: Path) -> None:
     beside.rmdir()
 
 
-def protect_links(folder: Path, outer: Path, project: Path) -> None:
+def protect_links(folder: Path, outer: Path, project: Path) -> Callable[[], bool]:
     """From now on, this process changes nothing outside its workspace of links.
 
     Parameters: ``folder``, the workspace; ``outer``, the folder around it; ``project``, the user's
-    root. Cannot be undone, so it is for workers only. Raises OSError.
+    root. Returns what tells whether it is copying a file into the workspace. Cannot be undone, so
+    it is for workers only. Raises OSError.
     """
     root = os.path.realpath(project)
     if any(root.startswith(os.path.join(place, "")) for place in writable_folders()):
@@ -105,7 +107,9 @@ def protect_links(folder: Path, outer: Path, project: Path) -> None:
     places = (*writable_folders(), os.path.realpath(outer))
     landlock.restrict([path for place in places for path in _around(place, root)])
     allowed = tuple(os.path.join(place, "") for place in places)
-    sys.addaudithook(_Guard(folder, os.path.join(root, ""), allowed))
+    guard = _Guard(folder, os.path.join(root, ""), allowed)
+    sys.addaudithook(guard)
+    return lambda: guard.busy
 
 
 def _around(place: str, root: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""Which of the files that a replay reads were written after the run: it did not read them so.
+"""Which of the files that a replay reads were written since the run began: it did not read them so.
 
-Data are not in the version. Where they have changed, a replayed value is computed from what is
-there now, and the user is told. Python announces what it opens (`sys.audit`); what C libraries open
-by themselves, and processes that a script starts, are not seen.
+Data are not in the version. Where they were written after the run, a replayed value is computed
+from what is there now, and the user is told. Where the run was at work then (it resumed from a
+checkpoint, and wrote the next one over it), what it read is lost, and so is the replay. Python
+announces what it opens (`sys.audit`); what C libraries open by themselves, and processes that a
+script starts, are not seen.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import os
 import stat
 import sys
 import sysconfig
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
+from flordb.errors import ReplayError
 from flordb.replay.guard import writable_folders
 from flordb.store.project import STORE
 
@@ -21,42 +25,96 @@ _MOST_TOLD = 20
 
 
 class Inputs:
-    """An audit hook. ``ended``: when the run was over; ``began``: when the replay began; both in
-    seconds since 1970. What was written later than that, the replay has written itself."""
+    """An audit hook.
 
-    def __init__(self, ended: float, began: float, workspace: str) -> None:
-        self._ended = ended
+    Parameters: ``at_work``, when the run began and ended; ``began``, when the replay began, all in
+    seconds since 1970 (what was written later than that, the replay has written itself); ``older``,
+    files of the workspace that the run found with other contents; ``copies``, whether files are
+    read only to be copied into the workspace; ``give_up``, ends the process, and says why.
+    """
+
+    def __init__(
+        self,
+        at_work: tuple[float, float],
+        began: float,
+        workspace: str,
+        older: Iterable[str],
+        copies: Callable[[], bool],
+        give_up: Callable[[str], NoReturn],
+    ) -> None:
+        self._give_up = give_up
+        self._process = os.getpid()
+        self._copies = copies
+        self._run_began, self._ended = at_work
         self._began = began
         self._workspace = os.path.join(workspace, "")
         paths = (*sysconfig.get_paths().values(), sys.prefix, *writable_folders())
         outside = {os.path.join(path, "") for path in paths}
         self._others = tuple(p for p in outside if not self._workspace.startswith(p))
+        self._older = frozenset(self._workspace + name for name in older)
         self._seen: set[str] = set()
+        self._added_to: set[str] = set()
         self.changed: dict[str, float] = {}
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "open" or len(self._seen) > _MOST_FILES:
+        if event != "open" or len(self._seen) > _MOST_FILES or self._copies():
             return
         name, _, flags = arguments
-        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
-        if isinstance(name, (str, bytes)) and not writes:
-            self._read(os.path.abspath(os.fsdecode(name)))
+        if not isinstance(name, (str, bytes)) or not isinstance(flags, int):
+            return
+        path = os.path.abspath(os.fsdecode(name))
+        if flags & os.O_TRUNC:
+            self._added_to.discard(path)
+        elif flags & os.O_WRONLY:
+            self._add(path)
+        else:
+            self._read(path)
+
+    def _add(self, path: str) -> None:
+        """A file is opened to write at its end, say: what was in it matters once it is read."""
+        if path not in self._seen and self._is_lost(path, self._written(path)):
+            self._added_to.add(path)
 
     def _read(self, path: str) -> None:
-        inside = path.startswith(self._workspace)
+        if path in self._added_to:
+            self._refuse(path)
         if path in self._seen or path.endswith(_CODE) or _STORED in path:
             return
-        if not inside and self._is_other(path):
+        if not path.startswith(self._workspace) and self._is_other(path):
             return
         self._seen.add(path)
+        written = self._written(path)
+        if self._is_lost(path, written):
+            self._refuse(path)
+        is_newer = written is not None and self._ended < written < self._began
+        if written is not None and is_newer and len(self.changed) < _MOST_TOLD:
+            self.changed[self._shown(path)] = written
+
+    def _written(self, path: str) -> float | None:
+        """When a file was written last; None for what is none."""
         try:
             found = os.stat(path)
         except (OSError, ValueError):
-            return  # the script meets the error itself
-        if stat.S_ISREG(found.st_mode) and self._ended < found.st_mtime < self._began:
-            shown = path[len(self._workspace) :] if inside else path
-            if len(self.changed) < _MOST_TOLD:
-                self.changed[shown] = found.st_mtime
+            return None  # the script meets the error itself
+        return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+
+    def _is_lost(self, path: str, written: float | None) -> bool:
+        """Whether what the run found in a file is there no more."""
+        if written is None or written >= self._began:
+            return False
+        return path in self._older or self._run_began < written <= self._ended
+
+    def _refuse(self, path: str) -> None:
+        why = (
+            f"the script reads {self._shown(path)}, which was written while the run was at work: "
+            "what the run found in it is lost"
+        )
+        if os.getpid() == self._process:
+            self._give_up(why)  # the script might catch an error
+        raise ReplayError(why)
+
+    def _shown(self, path: str) -> str:
+        return path.removeprefix(self._workspace)
 
     def _is_other(self, path: str) -> bool:
         return path.startswith(self._others) or "site-packages" in path.split(os.sep)

@@ -147,13 +147,17 @@ class Local:
                 failed.append(Result(number, [], f"no workspace: {error}"))
                 continue
             out = self._folder / f"{number}.jsonl"
-            absent = self._ignored.born_between(*task.hides) if task.hides else ()
+            absent = self._absent(task)
             header = self._header(task)
             job = make_job(self.project, task, header, self.plan.imports, place, out, absent)
             job_file = self._folder / f"{number}.job"
             job.save(job_file)
             self._next = (number, task, place, job_file)
         return failed
+
+    def _absent(self, task: Task) -> tuple[str, ...]:
+        """What the run did not find, where its script may look for it."""
+        return self._ignored.born_between(*task.at_work, task.older) if task.asks else ()
 
     def _may_start(self, number: int) -> bool:
         if not self._servers[self._keys[number]].ready or len(self._running) >= self.plan.workers:
@@ -313,7 +317,9 @@ def make_job(
         out=str(out),
         exact_or_nothing=task.exact_or_nothing,
         tolerance=task.tolerance,
+        at_work=task.at_work,
         absent=absent,
+        older=task.older,
     )
 
 

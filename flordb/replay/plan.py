@@ -16,7 +16,7 @@ from flordb.analysis.hidden import ONLY_LOOKS
 from flordb.analysis.program import Program
 from flordb.errors import FlorError, ReplayError, RunFileError, SnapshotError
 from flordb.replay import learnt, schedule
-from flordb.replay.born import STARTING_SECONDS, asks_for_files, birth_of
+from flordb.replay.born import asks_for_files, at_work
 from flordb.replay.checks import Tolerances
 from flordb.replay.cost import Parts, executed, makespan, parts_of
 from flordb.replay.depth import Depth, steps_for
@@ -40,8 +40,8 @@ from flordb.store.snapshots import Manifest, SnapshotStore
 @dataclass(frozen=True)
 class Task:
     """One replay. ``seconds``: its estimate; ``notes``: how and why, for the user; ``together``:
-    whether other tasks run at the same time; ``hides``: when the run was at work (seconds since
-    1970), where its script may ask for files that came into being then."""
+    whether other tasks run at the same time; ``at_work``: when the run was (seconds since 1970);
+    ``asks``: whether its script may ask for files; ``older``: files that it rewrote or removed."""
 
     want: Want
     names: tuple[str, ...]
@@ -57,7 +57,9 @@ class Task:
     tolerance: str = field(default="", repr=False)
     parts: Parts = field(default=Parts(0.0), repr=False)
     together: bool = field(default=False, repr=False)
-    hides: tuple[float, float] | None = field(default=None, repr=False)
+    at_work: tuple[float, float] = field(default=(float("inf"), float("inf")), repr=False)
+    asks: bool = field(default=False, repr=False)
+    older: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -259,21 +261,17 @@ class _Planner:
             exact_or_nothing=alone,
             tolerance=self.settings.tolerance,
             parts=parts,
-            hides=self.at_work(want, record),
+            at_work=at_work(self.project.runs / want.file, record),
+            asks=self.asks(want, record),
+            older=record.rewritten,
         )
 
-    def at_work(self, want: Want, record: Recorded) -> tuple[float, float] | None:
-        """When a run was at work, where its script may ask whether files exist."""
+    def asks(self, want: Want, record: Recorded) -> bool:
+        """Whether the script of a run may ask whether files exist."""
         key = (record.version or "", want.filename)
         if key not in self._asking:  # runs share versions
             self._asking[key] = asks_for_files(self.placing.program(*key))
-        if not self._asking[key]:
-            return None
-        file = self.project.runs / want.file  # it begins with the first call, and ends with the run
-        first_call = birth_of(file)
-        if first_call is None:
-            return None
-        return first_call - max(0.0, record.start - STARTING_SECONDS), file.stat().st_mtime
+        return self._asking[key]
 
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""

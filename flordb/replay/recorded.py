@@ -89,10 +89,12 @@ class Recorded:
     """A run as it was. ``values``: what was logged, by (context path, name), in order.
 
     ``start``: seconds until flor's first call that went into imports; ``setup``: of the script's
-    own work up to the first top-level loop; ``imports``: of those after flor's first call;
+    own work up to the first top-level loop; ``before``: all from the process's start to flor's
+    first call; ``imports``: of those after flor's first call;
     ``rest``: after the last loop; ``between``: from the end of each to the beginning of the next.
     ``holds``: seconds that each snapshot held up the training. ``cores``: how many the run kept
-    busy in its loops, on average; 1.0 where it does not say.
+    busy in its loops, on average; 1.0 where it does not say. ``rewritten``: ignored files that were
+    there when it began, and were other ones or gone when it ended.
     """
 
     header: Mapping[str, Any]
@@ -101,11 +103,13 @@ class Recorded:
     loops: dict[tuple[str, int], TopLoop] = field(default_factory=dict)
     start: float = 0.0
     setup: float = 0.0
+    before: float = 0.0
     imports: float = 0.0
     rest: float = 0.0
     cores: float = 1.0
     between: list[float] = field(default_factory=list)
     holds: dict[str, float] = field(default_factory=dict)
+    rewritten: tuple[str, ...] = ()
     error: str | None = None
     ended: bool = False
     version: str | None = None
@@ -148,6 +152,8 @@ def recorded(run: RunFile) -> Recorded:
                 found.holds[line["at"]] = float(line.get("s") or 0.0)
             case "version":
                 found.version, found.version_why = line.get("commit"), line.get("why")
+            case "files":
+                found.rewritten = tuple(map(str, line.get("rewritten") or ()))
             case "exit":
                 found.ended, found.error = True, line.get("error")
     return found
@@ -196,6 +202,7 @@ def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
     match line.get("w"):
         case "start":
             found.setup = float(line.get("setup") or 0.0)
+            found.before = seconds
             found.start = max(0.0, seconds - found.setup)
         case "setup":
             found.imports = float(line.get("imports") or 0.0)

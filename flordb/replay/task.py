@@ -57,8 +57,9 @@ class Job:
     ``observed``: the inserted statements' lines by file, (first, last). ``needed``: the names that
     the statement depends on. ``exact_or_nothing``: without snapshots, a value that differs from the
     record makes the replay void. ``tolerance``: how far what is logged again may be from the
-    record, see `flordb.replay.checks`. ``absent``: what the run did not find in its project, and
-    this replay is not to find there.
+    record, see `flordb.replay.checks`. ``at_work``: when the run began and ended, in seconds since
+    1970. ``absent``: what the run did not find in its project, and this replay is not to find
+    there; ``older``: files that it found with other contents than they have, if they are there.
     """
 
     run_file: str
@@ -82,7 +83,9 @@ class Job:
     header: dict[str, Any] = field(default_factory=dict)
     exact_or_nothing: bool = False
     tolerance: str = ""
+    at_work: tuple[float, float] = (float("inf"), float("inf"))
     absent: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -95,7 +98,7 @@ class Job:
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])
-        for name in ("argv", "imports", "names", "needed", "absent"):
+        for name in ("argv", "imports", "names", "needed", "at_work", "absent", "older"):
             fields[name] = tuple(fields[name])
         if fields["layers"] is not None:
             fields["layers"] = Layers(**fields["layers"])

@@ -12,8 +12,8 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -67,8 +67,8 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     record = recorded(read_run(Path(job.run_file)))
     replayer = Replayer(job, record, write, leave)
     keep_freed_memory()
-    inputs = Inputs(os.path.getmtime(job.run_file), time.time(), job.workspace)
-    _become(job)
+    began_at = time.time()
+    inputs = Inputs(job.at_work, began_at, job.workspace, job.older, _become(job), finish)
     sys.addaudithook(inputs)
     session.replace(replayer)
     path = os.path.join(job.workspace, job.script)
@@ -125,19 +125,39 @@ def _hide(paths: Iterable[Path]) -> None:
             os.unlink(path)
 
 
-def _become(job: Job) -> None:
-    """Environment, view of the files, argv, working folder, import path: as the run had them."""
+def _show(workspace: Path, names: Iterable[str]) -> None:
+    """Let there be files of these names in this view of the files, for scripts that look for them;
+    `Inputs` keeps them from being read. Names of folders have a slash at their end."""
+    for name in names:
+        path = workspace / name
+        if os.path.lexists(path):
+            continue
+        with suppress(OSError):  # a file is where its folder was, say
+            folder = path if name.endswith("/") else path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            if path != folder:
+                path.touch()
+                os.utime(path, (0, 0))
+
+
+def _become(job: Job) -> Callable[[], bool]:
+    """Environment, view of the files, argv, working folder, import path: as the run had them.
+
+    Returns what tells whether a file is being copied into the workspace.
+    """
     for name in [n for n in os.environ if is_recorded(n) and n != DEVICES]:
         del os.environ[name]
     os.environ.update(job.env)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
+    copies: Callable[[], bool] = bool
     if job.layers is not None:
         enter_overlay(job.layers)
     else:
-        protect_links(Path(job.workspace), Path(job.outer), Path(job.project))
+        copies = protect_links(Path(job.workspace), Path(job.outer), Path(job.project))
     workspace = Path(job.workspace)
     _hide(workspace / name for name in job.absent)
+    _show(workspace, job.older)
     os.chdir(workspace / job.cwd if (workspace / job.cwd).is_dir() else workspace)
     sys.argv[:] = job.argv or [job.script]
     kwargs.given.clear()
@@ -156,6 +176,7 @@ def _become(job: Job) -> None:
     sys.path[:] = [str(first), *map(finder.of_version, others)]
     sys.meta_path.insert(0, finder)
     os.register_at_fork(after_in_child=_after_fork)
+    return copies
 
 
 def _peak() -> int:

@@ -303,11 +303,16 @@ def tracked_or_source(root: Path) -> list[str]:
 
 def untracked_paths(root: Path) -> tuple[list[str], list[str]]:
     """(ignored, not ignored) paths that git does not track; whole folders as ``name/``."""
-    ignored = git(
+    others = git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    return ignored_paths(root), _paths(others)
+
+
+def ignored_paths(root: Path) -> list[str]:
+    """The paths that git ignores; whole folders as ``name/``."""
+    listed = git(
         root, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"
     )
-    others = git(root, "ls-files", "--others", "--exclude-standard", "-z")
-    return _paths(ignored), _paths(others)
+    return _paths(listed)
 
 
 def _paths(listed: bytes) -> list[str]:
