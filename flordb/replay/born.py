@@ -81,12 +81,11 @@ class Ignored:
     def others(self, began: float, ended: float, older: Collection[str] = ()) -> list[str]:
         """The paths of all else that is there, folders with a slash at their end."""
         gone = {*self.born_between(began, ended, older)}
-        names = [
+        return [
             f"{name}/" if (self.root / name).is_dir() else name
             for name, _ in self._all()
             if gone.isdisjoint((name, *map(str, Path(name).parents)))
         ]
-        return names
 
     def _all(self) -> list[tuple[str, float]]:
         if self._births is None:
@@ -111,7 +110,8 @@ def at_work(run_file: Path, record: Recorded) -> tuple[float, float]:
     first_call = birth_of(run_file)
     if first_call is not None and run_file.suffix == ".gz":
         first_call = datetime.fromisoformat(record.header["tstamp"]).timestamp()
-    if first_call is None:
+    is_copy = first_call is not None and ended - first_call < record.seconds - 1
+    if first_call is None or is_copy:
         return ended, ended
     return first_call - max(0.0, record.before - STARTING_SECONDS), ended
 

@@ -105,10 +105,10 @@ class Inputs:
         return path in self._older or self._run_began < written <= self._ended
 
     def _refuse(self, path: str) -> None:
-        why = (
-            f"the script reads {self._shown(path)}, which was written while the run was at work: "
-            "what the run found in it is lost"
-        )
+        gone = "which was written while the run was at work: what the run found in it is lost"
+        if path in self._older and self._written(path) == 0.0:
+            gone = "which the run found, and which is gone or did not travel here"
+        why = f"the script reads {self._shown(path)}, {gone}"
         if os.getpid() == self._process:
             self._give_up(why)  # the script might catch an error
         raise ReplayError(why)

@@ -90,7 +90,7 @@ class Recorded:
 
     ``start``: seconds until flor's first call that went into imports; ``setup``: of the script's
     own work up to the first top-level loop; ``before``: all from the process's start to flor's
-    first call; ``imports``: of those after flor's first call;
+    first call; ``seconds``: from there to its end; ``imports``: of those after flor's first call;
     ``rest``: after the last loop; ``between``: from the end of each to the beginning of the next.
     ``holds``: seconds that each snapshot held up the training. ``cores``: how many the run kept
     busy in its loops, on average; 1.0 where it does not say. ``rewritten``: ignored files that were
@@ -104,6 +104,7 @@ class Recorded:
     start: float = 0.0
     setup: float = 0.0
     before: float = 0.0
+    seconds: float = 0.0
     imports: float = 0.0
     rest: float = 0.0
     cores: float = 1.0
@@ -156,6 +157,7 @@ def recorded(run: RunFile) -> Recorded:
                 found.rewritten = tuple(map(str, line.get("rewritten") or ()))
             case "exit":
                 found.ended, found.error = True, line.get("error")
+                found.seconds = float(line.get("t") or 0.0)
     return found
 
 

@@ -90,6 +90,27 @@ def test_tasks_run_on_the_nodes_of_a_cluster_without_a_shared_disk(
     assert "killed by signal 6" in report.failures[0].reason
     assert "Fatal Python error: Aborted" in report.failures[0].reason
 
+    # A script that looks for files finds those that the run found, and no others; what is in them
+    # does not travel.
+    looks = """
+import flordb as flor, os
+seen = [name for name in ("data.bin", "made.bin") if os.path.exists(name)]
+open("made.bin", "w").write("x")
+flor.arg("rate", 1)
+"""
+    sandbox.write(".gitignore", "*.bin\n")
+    sandbox.write("data.bin", "abc")
+    sandbox.write("looks.py", looks)
+    sandbox.commit()
+    sandbox.run("looks.py")
+    asks = 'flor.log("seen", seen)\nflor.log("size", len(open("data.bin").read()))\n'
+    sandbox.write("looks.py", looks + asks)
+    values, _, report = acquire(sandbox, ["seen"])
+    assert (list(values.values()), report.failures) == ([[["data.bin"]]], ())
+    values, _, report = acquire(sandbox, ["size"])
+    assert values == {}
+    assert report.failures[0].reason.startswith("the script reads data.bin, which the run found")
+
     # What a plan's tasks had completed when it was stopped is kept.
     steps_done = tmp_path / "steps"
     slow = f"open({str(steps_done)!r}, 'a').write('x'), time.sleep(0.5)"
