@@ -6,10 +6,10 @@ Looked at behind the training when the run begins, and again when it ends: names
 
 from __future__ import annotations
 
-import os
+from itertools import islice
 from pathlib import Path
 
-from flordb.store.ignored import walk_ignored
+from flordb.store.ignored import mark_of, walk_ignored
 
 _MOST_LOOKED_AT = 3_000
 """Files and folders. To look at them again costs the end of a run two microseconds each."""
@@ -21,19 +21,12 @@ class Found:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        marks = ((name, _mark(root / name)) for name in walk_ignored(root, _MOST_LOOKED_AT))
+        marks = ((name, mark_of(root / name)) for name in walk_ignored(root, _MOST_LOOKED_AT))
         self._marks = {name: mark for name, mark in marks if mark is not None}
 
-    def rewritten(self) -> list[str]:
-        """Those that are other files by now, have been written to, or are gone; relative paths."""
-        found = [name for name, mark in self._marks.items() if _mark(self._root / name) != mark]
-        return found[:_MOST_TOLD]
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file; None for what is none."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if path.is_file() else None
+    def rewritten(self) -> dict[str, tuple[int, int]]:
+        """Those that are other files by now, have been written to, or are gone: their paths below
+        the root, with what they had been."""
+        marks = self._marks.items()
+        changed = ((name, mark) for name, mark in marks if mark_of(self._root / name) != mark)
+        return dict(islice(changed, _MOST_TOLD))

@@ -61,9 +61,9 @@ class Versioning:
     def wait(self, seconds: float) -> None:
         self._thread.join(seconds)
 
-    def rewritten(self) -> list[str]:
+    def rewritten(self) -> dict[str, tuple[int, int]]:
         """The ignored files that the run found, and that are other ones or gone by now."""
-        return self._found.rewritten() if self._found is not None else []
+        return self._found.rewritten() if self._found is not None else {}
 
     def commit(self, path: Path, wait_seconds: float) -> None:
         """Commit the finished run file. Raises GitError where it could not be within the time."""

@@ -51,10 +51,11 @@ def writable_folders() -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.realpath(place) for place in places))
 
 
-def enter_overlay(layers: Layers) -> None:
+def enter_overlay(layers: Layers) -> Callable[[], bool]:
     """From now on, this process sees the overlay, and changes nothing outside of it.
 
-    Cannot be undone, so it is for workers only. Raises OSError.
+    Returns what tells whether it is copying a folder to rename it. Cannot be undone, so it is for
+    workers only. Raises OSError.
     """
     namespace.enter(layers)
     root = os.path.join(layers.root, "")
@@ -73,6 +74,7 @@ def enter_overlay(layers: Layers) -> None:
             busy = False
 
     sys.addaudithook(before_rename)
+    return lambda: busy
 
 
 def _make_movable(folder: Path) -> None:

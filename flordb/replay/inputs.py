@@ -51,13 +51,16 @@ class Inputs:
         paths = (*sysconfig.get_paths().values(), sys.prefix, *writable_folders())
         outside = {os.path.join(path, "") for path in paths}
         self._others = tuple(p for p in outside if not self._workspace.startswith(p))
-        self._older = frozenset(self._workspace + name for name in older)
+        self._older = {self._workspace + name for name in older}
         self._seen: set[str] = set()
         self._added_to: set[str] = set()
         self.changed: dict[str, float] = {}
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "open" or len(self._seen) > _MOST_FILES or self._copies():
+        if event not in ("open", "os.rename") or len(self._seen) > _MOST_FILES or self._copies():
+            return
+        if event == "os.rename":
+            self._rename(*(os.path.abspath(os.fsdecode(path)) for path in arguments[:2]))
             return
         name, _, flags = arguments
         if not isinstance(name, (str, bytes)) or not isinstance(flags, int):
@@ -69,6 +72,14 @@ class Inputs:
             self._add(path)
         else:
             self._read(path)
+
+    def _rename(self, source: str, target: str) -> None:
+        """What is lost under one name is so under the other."""
+        below = source + os.sep
+        moved = {target + p[len(source) :] for p in self._older if f"{p}{os.sep}".startswith(below)}
+        if self._is_lost(source, self._written(source)):
+            moved.add(target)
+        self._older = {p for p in self._older if p != target} | moved
 
     def _add(self, path: str) -> None:
         """A file is opened to write at its end, say: what was in it matters once it is read."""

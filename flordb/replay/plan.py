@@ -32,6 +32,7 @@ from flordb.replay.task import Steps
 from flordb.replay.want import Want
 from flordb.settings import Settings
 from flordb.store import history
+from flordb.store.ignored import mark_of
 from flordb.store.project import Project
 from flordb.store.runfile import RunFile, read_run
 from flordb.store.snapshots import Manifest, SnapshotStore
@@ -263,7 +264,7 @@ class _Planner:
             parts=parts,
             at_work=at_work(self.project.runs / want.file, record),
             asks=self.asks(want, record),
-            older=record.rewritten,
+            older=self.older(record),
         )
 
     def asks(self, want: Want, record: Recorded) -> bool:
@@ -272,6 +273,11 @@ class _Planner:
         if key not in self._asking:  # runs share versions
             self._asking[key] = asks_for_files(self.placing.program(*key))
         return self._asking[key]
+
+    def older(self, record: Recorded) -> tuple[str, ...]:
+        """The files of which the run found others than are there now."""
+        marks = record.rewritten.items()
+        return tuple(n for n, mark in marks if mark_of(self.project.root / n) != mark)
 
     def split(self, task: Task, parts: int) -> list[Task]:
         """A task in ranges of iterations that can run side by side, where that helps."""

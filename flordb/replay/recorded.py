@@ -94,7 +94,7 @@ class Recorded:
     ``rest``: after the last loop; ``between``: from the end of each to the beginning of the next.
     ``holds``: seconds that each snapshot held up the training. ``cores``: how many the run kept
     busy in its loops, on average; 1.0 where it does not say. ``rewritten``: ignored files that were
-    there when it began, and were other ones or gone when it ended.
+    there when it began, and were other ones or gone when it ended; their times and sizes then.
     """
 
     header: Mapping[str, Any]
@@ -110,7 +110,7 @@ class Recorded:
     cores: float = 1.0
     between: list[float] = field(default_factory=list)
     holds: dict[str, float] = field(default_factory=dict)
-    rewritten: tuple[str, ...] = ()
+    rewritten: dict[str, tuple[int, ...]] = field(default_factory=dict)
     error: str | None = None
     ended: bool = False
     version: str | None = None
@@ -154,7 +154,7 @@ def recorded(run: RunFile) -> Recorded:
             case "version":
                 found.version, found.version_why = line.get("commit"), line.get("why")
             case "files":
-                found.rewritten = tuple(map(str, line.get("rewritten") or ()))
+                found.rewritten = {name: tuple(mark) for name, mark in line["rewritten"].items()}
             case "exit":
                 found.ended, found.error = True, line.get("error")
                 found.seconds = float(line.get("t") or 0.0)

@@ -150,9 +150,8 @@ def _become(job: Job) -> Callable[[], bool]:
     os.environ.update(job.env)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
-    copies: Callable[[], bool] = bool
     if job.layers is not None:
-        enter_overlay(job.layers)
+        copies = enter_overlay(job.layers)
     else:
         copies = protect_links(Path(job.workspace), Path(job.outer), Path(job.project))
     workspace = Path(job.workspace)

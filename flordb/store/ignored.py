@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,15 @@ from flordb.store import history
 _NOT_LOOKED_INTO = frozenset(
     (".flor", ".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox")
 )
+
+
+def mark_of(path: Path) -> tuple[int, int] | None:
+    """What tells a file from what it was: time and size; None for what is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 def walk_ignored(root: Path, most: int) -> Iterator[str]:
