@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flordb.record.anchors import attributes_of, own_attributes, slots_of
-from flordb.record.present import is_plain_memory
+from flordb.record.present import is_plain_memory, is_writable
 
 
 def tensor_in_place(live: Any, state: dict[str, Any]) -> Any:
@@ -39,13 +39,22 @@ def is_changeable(live: Any) -> bool:
 
 def _copy_into(live: Any, data: Any) -> None:
     same = live.shape == data.shape and live.dtype == data.dtype
-    if same and data.is_cpu and is_plain_memory(live) and live.stride() == data.stride():
+    if not is_writable(live):
+        if not same or not _same_bytes(live, data):
+            live.data = data.to(live.device)
+    elif same and data.is_cpu and is_plain_memory(live) and live.stride() == data.stride():
         # torch would copy with all its threads, which wait for each other on a busy machine.
         ctypes.memmove(live.data_ptr(), data.data_ptr(), live.nbytes)
     elif same and not _overlaps(live):
         live.data.copy_(data)
     else:
         live.data = data.to(live.device)
+
+
+def _same_bytes(live: Any, data: Any) -> bool:
+    torch = sys.modules["torch"]
+    one, other = (value.contiguous().view(-1).view(torch.uint8) for value in (live, data))
+    return bool(torch.equal(one, other))
 
 
 def _overlaps(value: Any) -> bool:
@@ -174,6 +183,9 @@ def object_in_place(live: Any, state: Any) -> Any:
         live.clear()
         live.update(state)
         return live
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(live, numpy.ndarray):
+        return _array_in_place(numpy, live, state)
     own, restored = getattr(live, "__dict__", None), getattr(state, "__dict__", None)
     if own is restored:
         return state  # what is pickled by its name, as loggers are
@@ -181,6 +193,20 @@ def object_in_place(live: Any, state: Any) -> Any:
         return state
     own.clear()
     own.update(restored)
+    return live
+
+
+def _array_in_place(numpy: Any, live: Any, state: Any) -> Any:
+    """An array of objects, or one of a subclass: its elements, and what it has besides them."""
+    if live.shape != state.shape or live.dtype != state.dtype:
+        return state
+    elements, restored = live.view(numpy.ndarray), state.view(numpy.ndarray)
+    if live.flags.writeable:
+        numpy.copyto(elements, restored)
+    elif live.dtype.hasobject or elements.tobytes() != restored.tobytes():
+        return state
+    if not isinstance(live, numpy.memmap):  # whose attributes say where it is mapped
+        attributes_in_place(live, getattr(state, "__dict__", {}))
     return live
 
 

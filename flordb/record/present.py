@@ -10,6 +10,7 @@ train, and in everything before a loop has begun.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any
 
@@ -65,6 +66,30 @@ def _memory(live: Any, reference: TensorRef) -> tuple[int, int] | None:
     if not same or tuple(s * size for s in live.stride()) != reference.strides:
         return None
     return (live.data_ptr(), live.nbytes) if is_plain_memory(live) else None
+
+
+def is_writable(tensor: Any) -> bool:
+    """Whether a tensor's memory can be written to: that of a file mapped for reading cannot, and
+    writing would end the process."""
+    if not tensor.is_cpu or not tensor.numel() or tensor.untyped_storage().resizable():
+        return True  # it is torch's own
+    first, whole = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+    return all(_takes_writes(address) for address in {first, first + whole - 1})
+
+
+def _takes_writes(address: int) -> bool:
+    """Whether the kernel writes what is there to there; a processor would end the process."""
+    byte = (ctypes.c_char * 1).from_address(address)
+    source, target = os.pipe()
+    try:
+        os.write(target, byte)
+        os.readv(source, [byte])
+    except OSError:
+        return False
+    finally:
+        os.close(source)
+        os.close(target)
+    return True
 
 
 def is_plain_memory(tensor: Any) -> bool:

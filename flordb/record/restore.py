@@ -250,7 +250,10 @@ class _Restore:
             case "array":
                 if live.shape != state.shape or live.dtype != state.dtype:
                     return state
-                live[...] = state
+                if live.flags.writeable:
+                    live[...] = state
+                elif live.tobytes() != state.tobytes():
+                    return state
             case "generator":
                 set_generator(live, state)
             case "module":

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flordb.record.present import is_writable
 from flordb.record.tensors import Piece, has_gaps, piece_of
 from flordb.store.snapshots import Manifest
 
@@ -107,6 +108,8 @@ def _memory(value: Any, address: int, size: int) -> memoryview | None:
     else:
         start, whole = owner.__array_interface__["data"][0], owner.nbytes
     if address < start or address + size > start + whole:
+        return None
+    if hasattr(value, "untyped_storage") and not is_writable(value):
         return None
     view = (ctypes.c_char * size).from_address(address)
     view.owner = owner  # type: ignore[attr-defined]

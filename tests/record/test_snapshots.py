@@ -337,6 +337,41 @@ def test_column_does_not_store_its_matrix(tmp_path) -> None:
     assert kept.saved[0].bytes < 50_000
 
 
+def _mapped(folder: Path, mode: str) -> Any:
+    np.arange(64, dtype=np.float32).tofile(folder / "data.bin")
+    return np.memmap(folder / "data.bin", dtype=np.float32, mode=mode)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+def test_memory_that_cannot_be_written_to_is_left_alone_where_it_is_as_it_was(tmp_path) -> None:
+    kept = Kept(tmp_path)
+    tensor = torch.from_numpy(_mapped(tmp_path, "r"))
+    values = {"array": _mapped(tmp_path, "r"), "tensor": tensor, "part": tensor[3:5]}
+    values["plain"] = np.frombuffer(bytes(range(64)), dtype=np.uint8)
+    kept.take(**values)
+    kept.done()
+    kept.restore(**values)
+    assert tensor.tolist() == list(range(64))
+    # Another file is mapped there by now.
+    other = torch.from_numpy(_mapped(tmp_path, "c") + 1)
+    other = torch.frombuffer(other.numpy().tobytes(), dtype=torch.float32)
+    kept.restore(**{**values, "tensor": other, "part": other[3:5]})
+    assert other.tolist() == list(range(64))
+
+
+@pytest.mark.parametrize("mode", ["r+", "c"])
+def test_what_was_written_to_a_mapped_file_is_put_back(tmp_path, mode) -> None:
+    kept = Kept(tmp_path)
+    array, masked = _mapped(tmp_path, mode), np.ma.masked_array([1.0, 2.0, 3.0], [0, 1, 0])
+    kept.take(array=array, masked=masked)
+    kept.done()
+    array[:], masked[0], masked[2] = 5, 7, np.ma.masked
+    kept.restore(array=array, masked=masked)
+    assert array.tolist() == list(range(64))
+    assert (masked.data.tolist(), masked.mask.tolist()) == ([1, 2, 3], [False, True, False])
+
+
 def _trained(seed: int, steps: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
