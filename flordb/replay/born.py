@@ -30,7 +30,7 @@ _ASKING = frozenset(
     )
 )
 _MOST_FILES = 50_000
-STARTING_SECONDS = 0.05
+STARTING_SECONDS = 0.02
 """An interpreter is no further then, and the clocks of processes and files agree to that."""
 _AT_FDCWD = -100
 _NO_FOLLOW = 0x100
