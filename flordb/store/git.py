@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from flordb.errors import GitError
 
@@ -42,27 +45,53 @@ def git(
     text: str | bytes | None = None,
     env: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The output of a git command in ``root``. Raises GitError with git's own words."""
+    """The output of a git command in ``root``. Raises GitError with git's own words.
+
+    It goes through files, and git is spawned without a pipe: a worker that the training forks
+    meanwhile (a DataLoader's) would hold a pipe's other end open, and its end would never come.
+    """
     command, environment = invocation(root, *arguments)
     environment |= env or {}
-    data = text.encode() if isinstance(text, str) else text
-    try:
-        done = subprocess.run(
-            command,
-            input=data if data is not None else b"",
-            capture_output=True,
-            env=environment,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise GitError("git is not installed, or not on PATH") from error
-    except subprocess.TimeoutExpired as error:
-        raise GitError(f"git {arguments[0]} took over {_TIMEOUT_SECONDS} s in {root}") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise GitError(f"git {arguments[0]} in {root}: {said or f'exit {done.returncode}'}")
-    return done.stdout
+    data = text.encode() if isinstance(text, str) else text or b""
+    program = shutil.which("git", path=environment.get("PATH"))
+    if program is None:
+        raise GitError("git is not installed, or not on PATH")
+    with _file(data) as given, _file() as output, _file() as words:
+        try:
+            done = subprocess.run(
+                [os.path.abspath(program), *command[1:]],
+                stdin=given,
+                stdout=output,
+                stderr=words,
+                env=environment,
+                timeout=_TIMEOUT_SECONDS,
+                check=False,
+                close_fds=False,  # so that Python spawns it, for which it needs no pipe
+            )
+        except subprocess.TimeoutExpired as error:
+            raise GitError(
+                f"git {arguments[0]} took over {_TIMEOUT_SECONDS} s in {root}"
+            ) from error
+        if done.returncode != 0:
+            said = _content(words).decode(errors="replace").strip()
+            raise GitError(f"git {arguments[0]} in {root}: {said or f'exit {done.returncode}'}")
+        return _content(output)
+
+
+def _file(data: bytes = b"") -> IO[bytes]:
+    """A file without a name, in memory where the system has such, to be read from its beginning."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("flordb-git"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by its user)
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def git_line(root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> str:
