@@ -279,6 +279,10 @@ def is_parameter(tensor: Any) -> bool:
     return isinstance(tensor, torch.nn.Parameter)
 
 
+OF_TENSOR = "an attribute of the tensor "
+"""How the reason begins for which such an attribute is missing in a snapshot."""
+
+
 def attributes_not_kept(tensor: Any) -> list[str]:
     """The attributes that were put on a plain tensor, of which a snapshot keeps none. Marks of
     libraries, which say what it is for, do not count."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from flordb.errors import SnapshotError
 from flordb.record.anchors import (
+    OF_TENSOR,
     Anchor,
     Span,
     Walk,
@@ -247,7 +248,7 @@ class _Taking:
             for name in attributes_not_kept(anchor.value):
                 # Named as the code that reads it does, whatever leads from the variable there.
                 place = spell((anchor.path[0], ("a", name)))
-                self.missing[place] = f"an attribute of the tensor {spell(anchor.path)}"
+                self.missing[place] = f"{OF_TENSOR}{spell(anchor.path)}"
         return Taken(
             (anchor.kind, anchor.path, type_name(anchor.value), data),
             self.gathered.pieces[first:],

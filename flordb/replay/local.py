@@ -320,6 +320,7 @@ def make_job(
         at_work=task.at_work,
         absent=absent,
         older=task.older,
+        began=place.began,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from flordb.errors import ReplayError, SnapshotError
 from flordb.record import context as contexts
 from flordb.record import rng
+from flordb.record.anchors import OF_TENSOR
 from flordb.record.context import SCALARS, START, Context, end_of, enter_of, exit_of, root
 from flordb.record.frames import left_by_code
 from flordb.record.iterables import is_repeatable, range_of
@@ -417,14 +418,19 @@ class Replayer:
                 self._objects.expect(self._coming.objects)
 
 
+_COMPUTED = frozenset(("getattr", "vars", ".__dict__", "attrgetter", ".attrgetter", "eval", "exec"))
+"""With these, code reads attributes that it does not name."""
+
+
 def blocking_names(missing: Mapping[str, str], needed: Iterable[str]) -> list[str]:
     """Which of the paths that a snapshot misses matter to a statement that needs these names."""
     names = frozenset(needed)
+    computes = not names.isdisjoint(_COMPUTED)
     found = []
     for path in sorted(missing):
         base, _, attributes = path.partition("[")[0].partition(".")
         token = f".{attributes.rpartition('.')[2]}" if attributes else base
-        if token in names:
+        if token in names or (computes and missing[path].startswith(OF_TENSOR)):
             found.append(path)
     return found
 

@@ -60,6 +60,7 @@ class Job:
     record, see `flordb.replay.checks`. ``at_work``: when the run began and ended, in seconds since
     1970. ``absent``: what the run did not find in its project, and this replay is not to find
     there; ``older``: files that it found with other contents than they have, if they are there.
+    ``began``: from when on what is written is the replay's own, the version's files among it.
     """
 
     run_file: str
@@ -86,6 +87,7 @@ class Job:
     at_work: tuple[float, float] = (float("inf"), float("inf"))
     absent: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    began: float = float("inf")
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))

@@ -67,7 +67,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     record = recorded(read_run(Path(job.run_file)))
     replayer = Replayer(job, record, write, leave)
     keep_freed_memory()
-    began_at = time.time()
+    began_at = min(job.began, time.time())
     inputs = Inputs(job.at_work, began_at, job.workspace, job.older, _become(job), finish)
     sys.addaudithook(inputs)
     session.replace(replayer)

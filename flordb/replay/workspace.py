@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,11 +38,13 @@ _SOURCE_TIME = 86_399
 @dataclass(frozen=True)
 class Workspace:
     """``outer``: the folder that holds all of it. ``folder``: the project's root as the script sees
-    it. ``layers``: of the overlay at ``folder``; None: ``folder`` holds files and links."""
+    it. ``layers``: of the overlay at ``folder``; None: ``folder`` holds files and links. ``began``:
+    when the first workspace of its plan was made, in seconds since 1970."""
 
     outer: Path
     folder: Path
     layers: Layers | None
+    began: float
 
 
 def cache_folder() -> Path:
@@ -72,6 +75,7 @@ class Workspaces:
         self._own_now: list[str] | None = None
 
     def __enter__(self) -> Workspaces:
+        self._began = time.time()
         self.base, self._lock = own_folder(cache_folder() / "workspaces")
         return self
 
@@ -99,7 +103,7 @@ class Workspaces:
             history.checkout(self.project, commit, folder)
             _write(folder, patched)
             _link_untracked(self.project, folder)
-            return Workspace(outer, folder, None)
+            return Workspace(outer, folder, None, self._began)
         except BaseException:
             remove_tree(outer)
             raise
@@ -125,7 +129,7 @@ class Workspaces:
         version = str(self._version(commit))
         writable = (*self.writable, str(outer))
         layers = Layers(str(self.root), version, str(upper), str(work), writable)
-        return Workspace(outer, self.root, layers)
+        return Workspace(outer, self.root, layers, self._began)
 
     def _version(self, commit: str) -> Path:
         """The layer with a version's files, which all of its replays share."""

@@ -486,3 +486,21 @@ def test_hooks_and_signing_of_the_user_stay_out(sandbox) -> None:
     assert done.stderr == ""
     assert not (sandbox.root.parent / "hook-ran").exists()
     assert sandbox.git("rev-parse", "flor/main")
+
+
+def test_children_that_are_forked_while_git_is_at_work_do_not_hold_it_up(sandbox) -> None:
+    sandbox.write(
+        "train.py",
+        "import flordb as flor, os, signal, time\n"
+        "flor.log('a', 1)\n"
+        "children = []\n"
+        "for _ in range(60):\n"
+        "    children.append(os.fork())\n"
+        "    if not children[-1]: signal.pause(); os._exit(0)\n"
+        "    time.sleep(0.005)\n"
+        "flor.commit()\n"
+        "for child in children: os.kill(child, signal.SIGKILL)\n",
+    )
+    sandbox.commit()
+    sandbox.run("train.py")
+    assert any(line["k"] == "version" for line in sandbox.lines())

@@ -14,6 +14,7 @@ SCRIPT = """
 import flordb as flor, json
 
 rows = json.load(open("data.json"))
+assert open("conf.txt").read() == "tracked"
 total = [0.0]
 with flor.checkpointing(total=total):
     for epoch in flor.loop("epoch", range(3)):
@@ -28,6 +29,7 @@ def project(request, sandbox, monkeypatch):
     monkeypatch.setenv("FLORDB_WORKSPACES", request.param)
     sandbox.write(".gitignore", "*.json\n")
     sandbox.write("train.py", SCRIPT)
+    sandbox.write("conf.txt", "tracked")
     sandbox.commit()
     sandbox.write("data.json", "[1, 2]")
     sandbox.run("train.py")

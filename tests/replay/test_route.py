@@ -7,6 +7,7 @@ import pytest
 from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
 from flordb.replay.route import Route
 from flordb.replay.task import Steps
+from tests.replay.support import acquire
 
 RUN = Recorded({})
 RUN.loops["epoch", 0] = TopLoop(
@@ -58,3 +59,27 @@ def test_snapshots_that_were_not_kept_are_not_expected() -> None:
     steps = Steps("range", loops=("epoch",), iterations=(2,), run_nested=("step",))
     route = Route(steps, RUN, BOUNDARIES - ENDS)
     assert list(route.loads()) == ["epoch@enter"]
+
+
+@pytest.mark.parametrize("read", ["getattr(w, names[0])", "look(w)", "vars(w)[names[0]]"])
+def test_attribute_of_a_tensor_that_is_read_by_a_computed_name_comes_of_the_run(
+    sandbox, read
+) -> None:
+    text = """
+import flordb as flor, torch
+names = ["mark"]
+def look(tensor): return getattr(tensor, names[0])
+w = torch.zeros(3)
+w.mark = -1
+for epoch in flor.loop("epoch", range(3)):
+    for step in flor.loop("step", range(2)):
+        w += 1
+        w.mark = epoch * 10 + step
+    flor.log("total", float(w.sum()))
+"""
+    sandbox.write("train.py", text)
+    sandbox.commit()
+    sandbox.run("train.py")
+    sandbox.write("train.py", f'{text}    flor.log("mark", {read})\n')
+    values, *_ = acquire(sandbox, ["mark"])
+    assert [v for found in values.values() for v in found] == [1, 11, 21]
