@@ -27,6 +27,7 @@ from flordb.replay.importing import VersionFinder, is_installed
 from flordb.replay.inputs import Inputs
 from flordb.replay.memory import keep_freed_memory
 from flordb.replay.observe import run_script
+from flordb.replay.ranks import meet_nobody
 from flordb.replay.recorded import recorded
 from flordb.replay.replayer import Replayer
 from flordb.replay.task import DEVICES, Job
@@ -77,6 +78,7 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
         # generators were noted.
         for name in job.imports:
             import_library(name)
+        meet_nobody()
         replayer.prepare()
         text = Path(path).read_text()
         with _passing_exit():
