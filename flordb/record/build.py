@@ -32,6 +32,7 @@ def build_context(root: Path) -> dict[str, Any]:
         "argv": list(kwargs.original_argv or getattr(sys, "argv", [])),
         **_module(),
         "cwd": os.path.relpath(os.getcwd(), root),
+        **_import_path(root),
         "python": platform.python_version(),
         "executable": sys.executable,
         "packages": _packages(),
@@ -50,6 +51,14 @@ def _module() -> dict[str, str]:
     """The name of the module that runs as the script, where it was started by ``python -m``."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return {"module": spec.name} if spec is not None else {}
+
+
+def _import_path(root: Path) -> dict[str, list[str]]:
+    """The folders in PYTHONPATH, where it is set; those in the project relative to its root."""
+    folders = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    inside = os.path.join(root, "")
+    found = [os.path.relpath(p, root) if f"{p}/".startswith(inside) else p for p in folders]
+    return {"pythonpath": found} if found else {}
 
 
 def is_recorded(variable: str) -> bool:

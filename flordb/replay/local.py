@@ -304,6 +304,7 @@ def make_job(
         project=str(project.root),
         script=want.filename,
         cwd=str(header.get("cwd") or "."),
+        pythonpath=tuple(map(str, header.get("pythonpath") or ())),
         argv=tuple(header.get("argv") or (want.filename,)),
         module=header.get("module"),
         env=environment.variables(header),

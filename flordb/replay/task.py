@@ -60,6 +60,7 @@ class Job:
     record, see `flordb.replay.checks`. ``at_work``: when the run began and ended, in seconds since
     1970. ``absent``: what the run did not find in its project, and this replay is not to find
     there; ``older``: files that it found with other contents than they have, if they are there.
+    ``pythonpath``: the run's, folders in the project relative to it.
     ``began``: from when on what is written is the replay's own, the version's files among it.
     """
 
@@ -87,6 +88,7 @@ class Job:
     at_work: tuple[float, float] = (float("inf"), float("inf"))
     absent: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    pythonpath: tuple[str, ...] = ()
     began: float = float("inf")
 
     def save(self, path: Path) -> None:
@@ -100,7 +102,16 @@ class Job:
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])
-        for name in ("argv", "imports", "names", "needed", "at_work", "absent", "older"):
+        for name in (
+            "argv",
+            "imports",
+            "names",
+            "needed",
+            "at_work",
+            "absent",
+            "older",
+            "pythonpath",
+        ):
             fields[name] = tuple(fields[name])
         if fields["layers"] is not None:
             fields["layers"] = Layers(**fields["layers"])

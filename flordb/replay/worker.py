@@ -166,7 +166,8 @@ def _become(job: Job) -> Callable[[], bool]:
     kwargs.take_from_argv()
     # `python -m` looks for modules where it was started, `python script.py` beside the script.
     first = Path.cwd() if job.module is not None else (workspace / job.script).parent
-    others = [p for p in sys.path if p not in ("", os.getcwd())]
+    own = [os.path.normpath(os.path.join(job.project, path)) for path in job.pythonpath]
+    others = [p for p in sys.path if p not in ("", os.getcwd(), *own)]
     _forget_modules(os.path.join(os.path.realpath(job.project), ""))
     ranges = {
         os.path.realpath(workspace / name): lines
@@ -174,7 +175,7 @@ def _become(job: Job) -> Callable[[], bool]:
         if name != job.script
     }
     finder = VersionFinder(ranges, job.project, job.workspace)
-    sys.path[:] = [str(first), *map(finder.of_version, others)]
+    sys.path[:] = [str(first), *map(finder.of_version, (*own, *others))]
     sys.meta_path.insert(0, finder)
     os.register_at_fork(after_in_child=_after_fork)
     return copies
