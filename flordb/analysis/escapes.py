@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from flordb.analysis.program import Function, Module, Program
+from flordb.analysis.program import Function, Module, Program, root_name
 
 _CHANGING = frozenset(
     (
@@ -59,7 +59,7 @@ def _handed(
 
 def called_by_libraries(program: Program) -> Iterator[tuple[Module, Function]]:
     """The functions that a library may call by itself: methods of classes that are made from its
-    own or handed to it, what it decorates, and methods that are mentioned without being called."""
+    own or handed to it, what it decorates, and what is mentioned without being called."""
     handed = {
         cls
         for module in program.modules.values()
@@ -68,14 +68,18 @@ def called_by_libraries(program: Program) -> Iterator[tuple[Module, Function]]:
         for _, cls in _handed(program, module, call)
     }
     mentioned = {name for m in program.modules.values() for name in m.mentioned_attributes}
+    named = {name for m in program.modules.values() for name in m.mentioned_names}
     for module in program.modules.values():
         for cls in module.classes.values():
-            whole = cls in handed or _derives_from_library(program, module, cls)
+            whole = (
+                cls in handed or cls.name in named or _derives_from_library(program, module, cls)
+            )
             for method in (n for n in cls.body if isinstance(n, _FUNCTIONS)):
                 if whole or method.name in mentioned:
                     yield module, method
         for function in (each for found in module.functions.values() for each in found):
-            if any(_is_foreign(module, each) for each in function.decorator_list):
+            decorated = any(_is_foreign(module, each) for each in function.decorator_list)
+            if decorated or function.name in named:
                 yield module, function
 
 
@@ -98,9 +102,7 @@ def _derives_from_library(program: Program, module: Module, cls: ast.ClassDef) -
 
 def _is_foreign(module: Module, node: ast.expr) -> bool:
     """Whether an expression is made of what is imported from a library."""
-    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return isinstance(node, ast.Name) and node.id in module.foreign
+    return root_name(node) in module.foreign
 
 
 @cache

@@ -48,12 +48,41 @@ class Module:
     @cached_property
     def mentioned_attributes(self) -> frozenset[str]:
         """The attributes that are read without being called."""
-        called = {id(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)}
-        return frozenset(
-            n.attr
+        return frozenset(n.attr for n in self._mentioned if isinstance(n, ast.Attribute))
+
+    @cached_property
+    def mentioned_names(self) -> frozenset[str]:
+        """The variables that are read without being called, but for questions about their type."""
+        asked = {
+            id(argument)
             for n in ast.walk(self.tree)
-            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load) and id(n) not in called
-        )
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in _ASKING
+            for argument in n.args
+        }
+        named = (n for n in self._mentioned if isinstance(n, ast.Name) and id(n) not in asked)
+        return frozenset(n.id for n in named)
+
+    @cached_property
+    def _mentioned(self) -> list[ast.Name | ast.Attribute]:
+        called = {id(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)}
+        return [
+            n
+            for n in ast.walk(self.tree)
+            if isinstance(n, (ast.Name, ast.Attribute))
+            and isinstance(n.ctx, ast.Load)
+            and id(n) not in called
+        ]
+
+    @cached_property
+    def registered(self) -> dict[str, list[Function]]:
+        """Functions by the variables whose methods decorate them: `app` of ``@app.command()``."""
+        found: dict[str, list[Function]] = {}
+        for function in (each for same in self.functions.values() for each in same):
+            for decorator in function.decorator_list:
+                name = root_name(decorator)
+                if not isinstance(decorator, ast.Name) and name and name not in self.foreign:
+                    found.setdefault(name, []).append(function)
+        return found
 
     @cached_property
     def made_of(self) -> dict[str, set[str]]:
@@ -123,6 +152,16 @@ class Module:
         elif isinstance(function, ast.Name):
             return self.flor_aliases.get(function.id) or None
         return None
+
+
+_ASKING = frozenset(("isinstance", "issubclass", "super", "type", "hasattr", "getattr"))
+
+
+def root_name(node: ast.expr) -> str | None:
+    """The variable with which an expression of attributes, calls and items begins."""
+    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _is_field(value: ast.expr | None) -> bool:
@@ -211,9 +250,18 @@ class Program:
     def called(self, module: Module, call: ast.Call) -> Iterator[tuple[Module, Function]]:
         """The project's functions that a call may run, and functions that it is handed."""
         yield from self._named(module, call.func)
+        yield from self._registered(module, call.func)
         for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
             if isinstance(argument, ast.Name):
                 yield from self._function(module, argument.id)
+
+    def _registered(self, module: Module, function: ast.expr) -> Iterator[tuple[Module, Function]]:
+        """What a variable may run with whose methods functions are decorated."""
+        name = root_name(function)
+        if name is not None and name not in module.foreign:
+            for other in self.modules.values():
+                for registered in other.registered.get(name, ()):
+                    yield other, registered
 
     def _named(self, module: Module, function: ast.expr) -> Iterator[tuple[Module, Function]]:
         if isinstance(function, ast.Name):

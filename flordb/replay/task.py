@@ -102,17 +102,7 @@ class Job:
             steps[name] = tuple(steps[name])
         if steps["iterations"] is not None:
             steps["iterations"] = tuple(steps["iterations"])
-        for name in (
-            "argv",
-            "imports",
-            "names",
-            "needed",
-            "at_work",
-            "absent",
-            "older",
-            "pythonpath",
-        ):
-            fields[name] = tuple(fields[name])
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         if fields["layers"] is not None:
             fields["layers"] = Layers(**fields["layers"])
         return Job(steps=Steps(**steps), **fields)
