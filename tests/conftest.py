@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import pytest
 
 from flordb.store.project import Project
 from flordb.store.runfile import read_run
+
+# Where the tests were started in the background, a shell has it ignored, and all children, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
