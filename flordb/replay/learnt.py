@@ -125,35 +125,31 @@ class Learnt:
         self, script: str, scan: str, together: bool, parts: Parts, took: Mapping[str, float]
     ) -> None:
         """Learn from a task: what was expected, and what a worker measured (``took``)."""
-        self._see("setup", script, scan, parts.setting_up, took["setup"])
+        _keep(self.seen, "setup", script, scan, (parts.setting_up, took["setup"]))
         if took["restores"]:
-            self._see("loading", script, scan, parts.loading, took["restored"])
-        computed = parts.computing, took["computed"]
-        self._see("computing", script, scan, *computed, self.beside if together else self.seen)
+            _keep(self.seen, "loading", script, scan, (parts.loading, took["restored"]))
+        where = self.beside if together else self.seen
+        _keep(where, "computing", script, scan, (parts.computing, took["computed"]))
 
     def handed(self, script: str, scan: str, parts: Parts, seconds: float) -> None:
         """Learn what a task took beyond its worker's own work, where it was alone."""
-        self._see("handing", script, scan, parts.handing, max(0.0, seconds))
+        _keep(self.seen, "handing", script, scan, (parts.handing, max(0.0, seconds)))
 
     def started(self, seconds: float) -> None:
         """Learn what the start of a server took."""
         self.start.append(max(0.0, seconds))
         del self.start[:-_MOST_KEPT]
 
-    def _see(
-        self,
-        part: str,
-        script: str,
-        scan: str,
-        expected: float,
-        took: float,
-        where: dict[str, Seen] | None = None,
-    ) -> None:
-        """Keep one lesson, in ``seen`` if not elsewhere."""
-        for key in _keys(part, script, scan):
-            seen = (self.seen if where is None else where).setdefault(key, [])
-            seen.append((round(expected, 6), round(took, 6)))
-            del seen[:-_MOST_KEPT]
+
+def _keep(
+    where: dict[str, Seen], part: str, script: str, scan: str, lesson: tuple[float, float]
+) -> None:
+    """Keep what was expected and what it took, at each level, with the last few before it."""
+    expected, took = lesson
+    for key in _keys(part, script, scan):
+        seen = where.setdefault(key, [])
+        seen.append((round(expected, 6), round(took, 6)))
+        del seen[:-_MOST_KEPT]
 
 
 def _key(part: str, script: str, scan: str) -> str:

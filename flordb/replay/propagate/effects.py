@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 
+from flordb.analysis.program import root_name
 from flordb.replay.propagate.names import READS_ONLY, binds, parameters, root_of
 
 _READS = """
@@ -122,7 +123,7 @@ _NEVER = (
 def _changes_own(call: ast.Call, own: set[str]) -> bool:
     """Whether a call whose result nobody takes can be there for what the piece made: its method,
     or NumPy's or PyTorch's function of it."""
-    first = _first_name(call.func)
+    first = root_name(call.func)
     return first in own or (
         first in _PURE_MODULES and any(root_of(a) in own for a in call.args[:1])
     )
@@ -131,7 +132,7 @@ def _changes_own(call: ast.Call, own: set[str]) -> bool:
 def _acts_on_others(call: ast.Call, own: set[str]) -> bool:
     name, of_own = last_name(call), False
     if isinstance(call.func, ast.Attribute):
-        of_own = _first_name(call.func) in own
+        of_own = root_name(call.func) in own
         if is_in_place(name):
             return not (isinstance(call.func.value, ast.Name) and of_own)
         if name in _MUTATES:
@@ -149,13 +150,6 @@ def is_in_place(method: str) -> bool:
 def _begins(value: ast.expr) -> bool:
     """Whether an expression is the beginning of an iteration of its own."""
     return isinstance(value, ast.Call) and last_name(value) == "iter"
-
-
-def _first_name(node: ast.expr) -> str | None:
-    """The variable that a chain of attributes, items and calls begins with."""
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
 
 
 def _is_load(node: ast.Attribute | ast.Subscript) -> bool:
@@ -260,7 +254,7 @@ def effect_on_self(method: ast.AST) -> str | None:
         stored = isinstance(part, (ast.Attribute, ast.Subscript)) and not _is_load(part)
         if stored and root_of(part) == "self":
             return f"a store into `{ast.unparse(part)}`"
-        if isinstance(part, ast.Call) and _first_name(part.func) == "self":
+        if isinstance(part, ast.Call) and root_name(part.func) == "self":
             name = last_name(part)
             if name in _MUTATES or is_in_place(name):
                 return ast.unparse(part.func) + "()"
