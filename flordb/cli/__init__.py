@@ -10,6 +10,7 @@ import importlib
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -50,27 +51,44 @@ def group() -> None:
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _terminate)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, _note_in(stopped))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _note_in(stopped))
+    try:
+        code = _run()
+    except BaseException:
+        # What a signal interrupts may raise anything: a lock that was being taken, a query.
+        if not stopped:
+            raise
+        code = 1
+    sys.exit(128 + stopped[0] if stopped and code else code)
+
+
+def _note_in(stopped: list[int]) -> Callable[[int, FrameType | None], None]:
+    """A signal's handler: replays are stopped, and their workspaces removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    return stop
+
+
+def _run() -> int:
     try:
         code = group.main(standalone_mode=False)
     except click.exceptions.Abort:
-        code = 130
+        return 130
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
+        return error.exit_code
     except FlorError as error:
-        code = _failed(error)
+        return _failed(error)
     except OSError as error:
         click.echo(f"flordb: {error}", err=True)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """End as after Ctrl-C: replays are stopped, and their workspaces removed."""
-    sys.exit(128 + number)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def _failed(error: FlorError) -> int:

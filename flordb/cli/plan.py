@@ -25,11 +25,11 @@ def command(
       flordb plan "SELECT tstamp, filename FROM flor"
     """
     from flordb.cli.patches import patches
-    from flordb.query.connecting import connect
+    from flordb.cli.stopping import stoppable
     from flordb.query.explain import describe
     from flordb.replay.plan import as_json as plain
 
-    with connect(project, workers=workers) as connection:
+    with stoppable(project, workers=workers) as connection:
         text = options.read_query(query)
         plan = connection.plan(text)
         if as_json:

@@ -52,8 +52,8 @@ def command(
     Example:
       flordb replay --yes loss "tstamp >= '2023-06-23'"
     """
+    from flordb.cli.stopping import stoppable
     from flordb.query.acquire import acquire
-    from flordb.query.connecting import connect
     from flordb.query.explain import describe
     from flordb.query.progress import progress_bar
     from flordb.replay.choices import keep_choice
@@ -61,7 +61,7 @@ def command(
     wanted = [name.strip() for name in names.split(",")]
     listed = ", ".join('"' + n.replace('"', '""') + '"' for n in wanted)
     query = f"SELECT {listed} FROM flor" + (f" WHERE {where}" if where else "")
-    with connect(project, budget=budget, workers=workers) as connection:
+    with stoppable(project, budget=budget, workers=workers) as connection:
         chosen = connection.settings
         isolated = isolated or chosen.isolated
         connection.settings = replace(chosen, on=on or chosen.on, isolated=isolated)

@@ -34,9 +34,9 @@ def command(
     Example:
       flordb sql "SELECT tstamp, filename FROM flor ORDER BY tstamp DESC LIMIT 3"
     """
-    from flordb.query.connecting import connect
+    from flordb.cli.stopping import stoppable
 
-    with connect(project, acquire=acquire, budget=budget, workers=workers) as connection:
+    with stoppable(project, acquire=acquire, budget=budget, workers=workers) as connection:
         cursor = connection.execute(options.read_query(query))
         if cursor.description is None:
             return

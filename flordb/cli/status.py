@@ -24,10 +24,10 @@ def command(project: str | None, as_json: bool, verbose: bool) -> None:
     Example:
       flordb status --json
     """
-    from flordb.query.connecting import connect
+    from flordb.cli.stopping import stoppable
     from flordb.settings import load
 
-    with connect(project, acquire="never") as connection:
+    with stoppable(project, acquire="never") as connection:
         runs = connection.execute(
             "SELECT tstamp, filename, state, status, error, version FROM runs "
             "ORDER BY tstamp DESC LIMIT 20"

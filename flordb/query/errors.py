@@ -162,7 +162,7 @@ def translate(error: duckdb.Error) -> Error:
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """Raise DuckDB's errors as ours, with DuckDB's words."""
+    """Raise DuckDB's errors as ours, with DuckDB's words; Ctrl-C as KeyboardInterrupt."""
     try:
         yield
     except Error:
@@ -171,3 +171,8 @@ def mapped() -> Iterator[None]:
         raise translate(error) from error
     except RecursionError:
         raise ProgrammingError("the statement is nested too deeply to be planned") from None
+    except RuntimeError as error:
+        # DuckDB raises this instead of what a signal's handler has raised during a query.
+        if str(error) == "Query interrupted":
+            raise error.__cause__ or KeyboardInterrupt() from None
+        raise

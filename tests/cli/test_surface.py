@@ -88,7 +88,7 @@ def test_help_lists_every_command_and_imports_neither_duckdb_nor_pandas(recorded
 
 def test_every_file_of_the_room_is_a_command_or_shared_by_them() -> None:
     files = {path.stem for path in (ROOT / "flordb" / "cli").glob("*.py")}
-    assert files - {"__init__", "options", "output", "patches"} == set(COMMANDS)
+    assert files - {"__init__", "options", "output", "patches", "stopping"} == set(COMMANDS)
 
 
 def test_what_is_acquired_is_said_on_stderr_alone_and_plainly(

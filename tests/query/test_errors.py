@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
+import threading
 
 import duckdb
 import pytest
 
+import flordb
 from flordb.errors import FlorError
 from flordb.query import errors
+from tests.conftest import Sandbox
 
 THEIRS = [
     found
@@ -36,3 +41,14 @@ def test_unknown_name_gives_the_nearest() -> None:
     assert error.candidates[0] == "f1_ped"
     assert 'Referenced column "f1_pde" not found' in str(error)
     assert isinstance(error, duckdb.BinderException)
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(sandbox: Sandbox) -> None:
+    sandbox.project.prepare()
+    with flordb.connect(sandbox.root) as connection:
+        connection.execute("SET threads = 1")  # or DuckDB may not notice it
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            connection.execute("SELECT sum(range * range) FROM range(1000000000000)")
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
