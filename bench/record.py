@@ -9,10 +9,19 @@ little. So each step, and what follows the last one of an epoch, is timed by its
 is the sum of the medians, over epochs, of each of these parts, and what flor takes shows in the
 part in which it takes it. Epochs with a snapshot, those after one, and others count apart. The
 processors' time is that of all threads, flor's and git's too; threads of torch that wait for one
-another use it as well. Beside them the machine's own limits: memcpy into used memory, hashing,
-writing past the page cache.
+another use it as well.
 
-`python bench/record.py [NAMES…]` runs all or some; a minute and a half for each.
+All trainings keep the memory that they free (`flordb.replay.memory`). With glibc's defaults it is
+chance, with flor and without, whether a step's memory is given back to the kernel and faulted in
+again: the same training took 138 to 197 ms an epoch, with 0.6 to 1.6 million page faults, from one
+process to the next. ``--heap=default`` measures that.
+
+What a snapshot may take is told by a training that has, in its place, only its tensors hashed and
+those copied that have changed: once the last step has ended, when nothing of them is in the
+processor's caches, and at the end of the epoch, when most are. Beside them the machine's own
+limits: memcpy into used memory, hashing, writing past the page cache.
+
+`python bench/record.py [--heap=default] [NAMES…]` runs all or some; a minute and a half for each.
 """
 
 from __future__ import annotations
@@ -32,6 +41,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from flordb.replay.memory import keep_freed_memory
+
 PAIRS = 3
 
 HEADER = """
@@ -40,7 +51,7 @@ from torch import nn
 from torch.nn import functional as F
 torch.manual_seed(0)
 """
-STAMPS = "import json, os, time\nfrom stamps import mark, stamps\n"
+STAMPS = "import json, os, time\nfrom stamps import floor, floors, mark, stamps\n"
 TRAIN = """
 def cpu(): return sum(os.times()[:4])
 began, used = time.perf_counter(), cpu()
@@ -54,13 +65,16 @@ with flor.checkpointing(net=net, opt=opt):
             opt.step()
             flor.log("loss", loss.item())
             mark()
+        floor()
         flor.log("last", loss.item())
+        floor()
         mark()
 mark()
 seconds, used = time.perf_counter() - began, cpu() - used
 with open("result.json", "w") as file:
     trained = sum(p.nbytes for group in opt.param_groups for p in group["params"])
-    json.dump({"seconds": seconds, "cpu": used, "trained": trained, "stamps": stamps}, file)
+    found = {"seconds": seconds, "cpu": used, "trained": trained, "stamps": stamps}
+    json.dump({**found, "floors": floors}, file)
 """
 WORKLOADS = {
     "small CNN, short epochs": """
@@ -151,15 +165,68 @@ def loss_of(step):
 }
 
 
-def _stamping() -> types.ModuleType:
-    """A module that takes the time, of which no snapshot knows."""
+def _stamping(floors: bool) -> types.ModuleType:
+    """A module that takes the time, of which no snapshot knows.
+
+    Parameters: ``floors``, whether ``floor`` hashes and copies, and tells what that takes.
+    """
     module = types.ModuleType("stamps")
-    # Its function is found by its name, and so is none of the script's objects.
+    # Its functions are found by their names, and so are none of the script's objects.
     exec(
-        "import time\nstamps = []\ndef mark(): stamps.append(time.perf_counter())\n",
+        "import time\nstamps, floors = [], []\ndef mark(): stamps.append(time.perf_counter())\n"
+        "def floor(): pass\n",
         vars(module),
     )
+    if floors:
+        module.floor = _Floor(module.floors)  # type: ignore[attr-defined]
     return module
+
+
+class _Floor:
+    """Hashes all tensors, and copies those that have changed, into memory that was used before."""
+
+    def __init__(self, floors: list[tuple[float, int]]) -> None:
+        """``floors``: takes the seconds and the bytes hashed of each time."""
+        self._floors = floors
+        self._tensors: list[Any] = []
+        self._known: dict[int, str] = {}
+        self._copies: Any = None
+
+    def __call__(self) -> None:
+        import numpy as np
+
+        from flordb.store.objects import digest
+
+        arrays = self._arrays()
+        size = sum(array.nbytes for array in arrays)
+        if self._copies is None:
+            self._copies = np.ones(2 * size, np.uint8)
+        at = 0
+        began = time.perf_counter()
+        for array in arrays:
+            found, place = digest(array.data), array.ctypes.data
+            if self._known.get(place) != found:
+                self._known[place] = found
+                self._copies[at : at + array.nbytes] = array
+                at += array.nbytes
+        self._floors.append((time.perf_counter() - began, size))
+
+    def _arrays(self) -> list[Any]:
+        """The bytes of each tensor that there is."""
+        import gc
+
+        import torch
+
+        if not self._tensors:
+            self._tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        gradients = [found.grad for found in self._tensors if found.is_leaf]
+        found = {}
+        for tensor in (*self._tensors, *(grad for grad in gradients if grad is not None)):
+            storage = tensor.untyped_storage()
+            if size := storage.nbytes():
+                whole = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,), (1,))
+                found[storage.data_ptr()] = whole.numpy()
+        return list(found.values())
 
 
 def _epochs(result: dict[str, Any], steps: int) -> list[list[float]]:
@@ -195,8 +262,12 @@ def _kinds(epochs: list[list[float]], taken: set[int]) -> list[tuple[Any, list[f
     ]
 
 
-def _run(root: Path, disabled: bool) -> dict[str, Any]:
-    """Train in a forked process; what it measured, with its run file's lines."""
+def _run(root: Path, disabled: bool, keep: bool = True, floors: bool = False) -> dict[str, Any]:
+    """Train in a forked process; what it measured.
+
+    Parameters: ``keep``, whether it keeps the memory that it frees; ``floors``, whether it hashes
+    and copies in the place of snapshots.
+    """
     subprocess.run(["rm", "-rf", str(root / ".flor")], check=True)
     child = os.fork()
     if child == 0:
@@ -205,7 +276,9 @@ def _run(root: Path, disabled: bool) -> dict[str, Any]:
             os.chdir(root)
             os.environ["FLORDB_DISABLED"] = str(int(disabled))
             sys.argv = ["train.py"]
-            sys.modules["stamps"] = _stamping()
+            sys.modules["stamps"] = _stamping(floors)
+            if keep:
+                keep_freed_memory()
             runpy.run_path("train.py", run_name="__main__")
             import flordb
 
@@ -266,7 +339,7 @@ def _limits(folder: Path) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in speeds.items()}
 
 
-def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, float]:
+def _measure(name: str, root: Path, limits: dict[str, float], keep: bool) -> tuple[float, float]:
     (root / "train.py").write_text(HEADER + STAMPS + WORKLOADS[name] + TRAIN)
     sizes = re.search(r"EPOCHS, STEPS = (\d+), (\d+)", WORKLOADS[name])
     assert sizes is not None
@@ -275,10 +348,11 @@ def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, fl
     typical: list[tuple[float, float]] = []
     every: tuple[list[Any], list[Any]] = ([], [])
     snapshots: dict[str, dict[str, Any]] = {}
+    floors: list[float] = []
     for number in range(PAIRS):
         results: dict[bool, dict[str, Any]] = {}
         for disabled in (True, False) if number % 2 == 0 else (False, True):
-            results[disabled] = _run(root, disabled)
+            results[disabled] = _run(root, disabled, keep)
             if not disabled:
                 snapshots = _snapshots(root)
         plain, recorded = results[True], results[False]
@@ -295,6 +369,9 @@ def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, fl
         clocks.append(recorded["seconds"] / plain["seconds"] - 1)
         plains.append(plain["seconds"])
         changed = recorded["trained"]
+        here = _run(root, True, keep, floors=True)["floors"]
+        floors += [after[0] + end[0] for after, end in zip(here[2::2], here[3::2], strict=True)]
+        hashed = here[-1][1]
     held = [s["held"] for s in inside.values()]
     total = sum(s.get("held", 0.0) for s in snapshots.values())
     outside = total - sum(held)
@@ -304,6 +381,8 @@ def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, fl
         for s in inside.values()
     ]
     ratio = statistics.median(h / b for h, b in zip(held, bound, strict=True)) if held else 0.0
+    epochs = [sum(held[at : at + 2]) for at in range(0, len(held), 2)]
+    in_place = statistics.median(epochs) / statistics.median(floors) if held else 0.0
     per_epoch = _typical(every[1]) / _typical(every[0]) - 1
     overhead = per_epoch + outside / statistics.median(plains)
     print(
@@ -315,8 +394,10 @@ def _measure(name: str, root: Path, limits: dict[str, float]) -> tuple[float, fl
         f"  processors {statistics.median(processors) * 100:+.1f} %"
         f"  held {total / statistics.median(plains) * 100:5.2f} %"
         f"  epochs {len(taken):2}/{count:2}"
-        f"  M {sum(held) / max(1, len(taken)) * 1e3:6.1f} ms an epoch"
-        f" = {ratio:4.2f} x (hash + copy)"
+        f"  M {statistics.median(epochs or [0.0]) * 1e3:6.2f} ms an epoch"
+        f" = {in_place:4.2f} x (hash + copy) in its place"
+        f" ({statistics.median(floors) * 1e3:.2f} ms, {hashed / 1e6:.0f} MB),"
+        f" a snapshot {ratio:4.2f} x at the limits"
         + "".join(
             f"  {s['size'] / 1e6:.0f} MB, stored {s['stored'] / 1e6:.2f} MB an epoch"
             f" (trained {changed / 1e6:.2f})"
@@ -333,7 +414,8 @@ def main() -> None:
 
     import flordb.record.recorder  # noqa: F401
 
-    wanted = [argument.lower() for argument in sys.argv[1:]]
+    keep = "--heap=default" not in sys.argv
+    wanted = [argument.lower() for argument in sys.argv[1:] if argument != "--heap=default"]
     chosen = [n for n in WORKLOADS if not wanted or any(a in n.lower() for a in wanted)]
     if not chosen:
         raise SystemExit(f"no workload is named {sys.argv[1:]}; there are {list(WORKLOADS)}")
@@ -343,7 +425,7 @@ def main() -> None:
         subprocess.run(["git", "init", "--quiet", str(root)], check=True)
         limits = _limits(Path(folder) / "limits")
         print("  ".join(f"{name} {speed / 1e9:.1f} GB/s" for name, speed in limits.items()))
-        results = [_measure(name, root, limits) for name in chosen]
+        results = [_measure(name, root, limits, keep) for name in chosen]
     overheads, held = zip(*results, strict=True)
     print(f"mean overhead {statistics.mean(overheads) * 100:+.1f} %, held up", end=" ")
     print(f"{statistics.mean(held) * 100:.2f} %; highest {max(overheads) * 100:+.1f} %")
