@@ -21,7 +21,7 @@ class Buffer:
     """``size`` bytes at ``address``, within a mapping of whole pages."""
 
     def __init__(self, capacity: int) -> None:
-        self.memory = mmap.mmap(-1, capacity)
+        self.memory = _memory(capacity)
         self.capacity = capacity
         self.size = 0
         self.when_dropped: Callable[[], None] | None = None
@@ -32,6 +32,19 @@ class Buffer:
     def view(self) -> memoryview:
         """The bytes in use."""
         return memoryview(self.memory)[: self.size]
+
+
+def _memory(capacity: int) -> mmap.mmap:
+    """New memory, which forks of this process neither share nor copy.
+
+    Linux finds private memory in two thirds of the time that it needs for shared memory, but would
+    copy each page that is written while a fork lives: so forks do without it.
+    """
+    if not hasattr(mmap, "MADV_DONTFORK"):
+        return mmap.mmap(-1, capacity)
+    memory = mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_DONTFORK)
+    return memory
 
 
 @dataclass(slots=True, eq=False)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import random
+import resource
 import shutil
 import subprocess
 import time
@@ -178,3 +181,25 @@ def test_file_system_without_direct_writing_is_written_through_the_cache(tmp_pat
     assert len(refused) == 1
     assert bytes(objects.get(digest(buffer.view))) == bytes(8192)
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTFORK"), reason="Linux only")
+def test_while_a_fork_lives_writing_a_used_buffer_copies_none_of_its_pages() -> None:
+    from flordb.record.buffers import Buffers
+
+    size = 8_000_000
+    buffer = Buffers(1 << 30).take(size)
+    ctypes.memset(buffer.address, 1, size)
+    waits, ends = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ends)
+        os.read(waits, 1)
+        os._exit(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    ctypes.memset(buffer.address, 2, size)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    os.close(ends)
+    os.close(waits)
+    assert os.waitpid(child, 0)[1] == 0
+    assert faults < size / mmap.PAGESIZE / 10
