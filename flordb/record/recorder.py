@@ -21,6 +21,7 @@ from flordb import kwargs
 from flordb.errors import GitError, warn_in_training
 from flordb.record.adaptive import Adaptive
 from flordb.record.code import is_project_file
+from flordb.record.collecting import no_collection
 from flordb.record.context import SCALARS, START, Context, Steps, end_of, enter_of, exit_of, root
 from flordb.record.encoder import fields_of
 from flordb.record.frames import Uses, left_by_code, uses_of_loop
@@ -308,9 +309,10 @@ class Recorder:
             return
         began = time.perf_counter()
         try:
-            below = self._snapshotter.known(boundary)
-            found = reach(frame, uses, self._checkpoint, self._is_project, below)
-            taken = self._snapshotter.take(boundary, found, info)
+            with no_collection():
+                below = self._snapshotter.known(boundary)
+                found = reach(frame, uses, self._checkpoint, self._is_project, below)
+                taken = self._snapshotter.take(boundary, found, info)
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
             return

@@ -203,3 +203,36 @@ def test_while_a_fork_lives_writing_a_used_buffer_copies_none_of_its_pages() -> 
     os.close(waits)
     assert os.waitpid(child, 0)[1] == 0
     assert faults < size / mmap.PAGESIZE / 10
+
+
+COLLECTED = """\
+import flordb as flor, gc, sys, threading, torch
+inside = []
+def collected(phase, info):
+    behind = threading.current_thread() is not threading.main_thread()
+    frame, names = sys._getframe(), []
+    while frame is not None:
+        names.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    inside.append(not behind and any(name.endswith("record/snapshotter.py") for name in names))
+net = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(20)])
+for epoch in flor.loop("epoch", range(6)):
+    if epoch == 1:
+        gc.callbacks.append(collected)
+        gc.set_threshold(20, 1, 1)
+    if epoch == 3:
+        enabled = gc.isenabled()
+        gc.disable()
+    with torch.no_grad():
+        for p in net.parameters(): p += 1
+gc.callbacks.clear()
+print(enabled, gc.isenabled(), len(inside) > 0, any(inside))
+"""
+
+
+def test_no_collection_of_garbage_falls_into_a_snapshot_and_the_users_choice_stays(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.write("train.py", COLLECTED)
+    assert sandbox.run("train.py").stdout == "True False True False\n"
+    assert _check_all(sandbox) > 6
