@@ -55,16 +55,16 @@ class Module:
         """The variables that are read without being called, but for questions about their type."""
         asked = {
             id(argument)
-            for n in ast.walk(self.tree)
-            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in _ASKING
-            for argument in n.args
+            for call in self._calls
+            if isinstance(call.func, ast.Name) and call.func.id in _ASKING
+            for argument in call.args
         }
         named = (n for n in self._mentioned if isinstance(n, ast.Name) and id(n) not in asked)
         return frozenset(n.id for n in named)
 
     @cached_property
     def _mentioned(self) -> list[ast.Name | ast.Attribute]:
-        called = {id(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)}
+        called = {id(call.func) for call in self._calls}
         return [
             n
             for n in ast.walk(self.tree)
@@ -72,6 +72,10 @@ class Module:
             and isinstance(n.ctx, ast.Load)
             and id(n) not in called
         ]
+
+    @cached_property
+    def _calls(self) -> list[ast.Call]:
+        return [n for n in ast.walk(self.tree) if isinstance(n, ast.Call)]
 
     @cached_property
     def registered(self) -> dict[str, list[Function]]:
