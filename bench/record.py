@@ -14,18 +14,19 @@ another use it as well.
 All trainings keep the memory that they free (`flordb.replay.memory`). With glibc's defaults it is
 chance, with flor and without, whether a step's memory is given back to the kernel and faulted in
 again: the same training took 138 to 197 ms an epoch, with 0.6 to 1.6 million page faults, from one
-process to the next. ``--heap=default`` measures that.
+process to the next. ``--default-heap`` measures that.
 
 What a snapshot may take is told by a training that has, in its place, only its tensors hashed and
 those copied that have changed: once the last step has ended, when nothing of them is in the
 processor's caches, and at the end of the epoch, when most are. Beside them the machine's own
 limits: memcpy into used memory, hashing, writing past the page cache.
 
-`python bench/record.py [--heap=default] [NAMES…]` runs all or some; a minute and a half for each.
+`python bench/record.py [--default-heap] [NAME …]` runs all or some; a minute and a half for each.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -262,7 +263,7 @@ def _kinds(epochs: list[list[float]], taken: set[int]) -> list[tuple[Any, list[f
     ]
 
 
-def _run(root: Path, disabled: bool, keep: bool = True, floors: bool = False) -> dict[str, Any]:
+def _run(root: Path, disabled: bool, keep: bool, floors: bool = False) -> dict[str, Any]:
     """Train in a forked process; what it measured.
 
     Parameters: ``keep``, whether it keeps the memory that it frees; ``floors``, whether it hashes
@@ -381,8 +382,8 @@ def _measure(name: str, root: Path, limits: dict[str, float], keep: bool) -> tup
         for s in inside.values()
     ]
     ratio = statistics.median(h / b for h, b in zip(held, bound, strict=True)) if held else 0.0
-    epochs = [sum(held[at : at + 2]) for at in range(0, len(held), 2)]
-    in_place = statistics.median(epochs) / statistics.median(floors) if held else 0.0
+    by_epoch = [sum(held[at : at + 2]) for at in range(0, len(held), 2)]
+    in_place = statistics.median(by_epoch) / statistics.median(floors) if held else 0.0
     per_epoch = _typical(every[1]) / _typical(every[0]) - 1
     overhead = per_epoch + outside / statistics.median(plains)
     print(
@@ -394,7 +395,7 @@ def _measure(name: str, root: Path, limits: dict[str, float], keep: bool) -> tup
         f"  processors {statistics.median(processors) * 100:+.1f} %"
         f"  held {total / statistics.median(plains) * 100:5.2f} %"
         f"  epochs {len(taken):2}/{count:2}"
-        f"  M {statistics.median(epochs or [0.0]) * 1e3:6.2f} ms an epoch"
+        f"  M {statistics.median(by_epoch or [0.0]) * 1e3:6.2f} ms an epoch"
         f" = {in_place:4.2f} x (hash + copy) in its place"
         f" ({statistics.median(floors) * 1e3:.2f} ms, {hashed / 1e6:.0f} MB),"
         f" a snapshot {ratio:4.2f} x at the limits"
@@ -414,18 +415,21 @@ def main() -> None:
 
     import flordb.record.recorder  # noqa: F401
 
-    keep = "--heap=default" not in sys.argv
-    wanted = [argument.lower() for argument in sys.argv[1:] if argument != "--heap=default"]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="parts of the workloads' names")
+    parser.add_argument("--default-heap", action="store_true", help="give freed memory back")
+    options = parser.parse_args()
+    wanted = [name.lower() for name in options.names]
     chosen = [n for n in WORKLOADS if not wanted or any(a in n.lower() for a in wanted)]
     if not chosen:
-        raise SystemExit(f"no workload is named {sys.argv[1:]}; there are {list(WORKLOADS)}")
+        raise SystemExit(f"no workload is named {options.names}; there are {list(WORKLOADS)}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "proj"
         root.mkdir()
         subprocess.run(["git", "init", "--quiet", str(root)], check=True)
         limits = _limits(Path(folder) / "limits")
         print("  ".join(f"{name} {speed / 1e9:.1f} GB/s" for name, speed in limits.items()))
-        results = [_measure(name, root, limits, keep) for name in chosen]
+        results = [_measure(name, root, limits, not options.default_heap) for name in chosen]
     overheads, held = zip(*results, strict=True)
     print(f"mean overhead {statistics.mean(overheads) * 100:+.1f} %, held up", end=" ")
     print(f"{statistics.mean(held) * 100:.2f} %; highest {max(overheads) * 100:+.1f} %")
