@@ -26,14 +26,7 @@ def test_a_query_that_is_stopped_leaves_nothing_behind(
     hanging = f"(open({str(reached)!r}, 'w'), __import__('time').sleep(60))"
     place.write("train.py", TRAIN.replace(line, f"{line}    flor.log('h', {hanging})\n"))
     before = place.everything_of_the_users()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flordb", "sql", "SELECT h FROM flor"],
-        cwd=place.root,
-        env=place.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = asking(place, "SELECT h FROM flor")
     deadline = time.monotonic() + 60
     while not reached.exists():
         assert process.poll() is None, process.communicate()
@@ -56,20 +49,25 @@ def test_a_query_is_stopped_while_duckdb_is_at_work(
 ) -> None:
     sandbox.project.prepare()
     endless = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flordb", "sql", endless],
-        cwd=sandbox.root,
-        env=sandbox.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = asking(sandbox, endless)
     while cpu_seconds(process.pid) < 2:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(sent)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.strip()) == (code, "", "")
+
+
+def asking(place: Sandbox, query: str) -> subprocess.Popen[str]:
+    """``flordb sql``, begun."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flordb", "sql", query],
+        cwd=place.root,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def cpu_seconds(pid: int) -> float:
