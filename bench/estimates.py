@@ -5,9 +5,11 @@
 The trainings of `bench/trainings.py`; with ``--short`` the workloads of ``tests/replay`` with more
 data, of whose replays most take less than a tenth of a second. Each is recorded by
 an interpreter of its own with the default settings; then, in a server that has the imports done,
-each scan is planned and carried out, round by round: with nothing learnt at all, with what replays
-of the other scripts have taught, and then with all that the rounds before have. Beside it stands
-how far the same replay's times are from their own median: no estimate can do better than that.
+each scan is planned and carried out, round by round: priced as if nothing had been learnt at all,
+with what replays of the other scripts have taught, and then with all that the rounds before have.
+Each estimate stands beside the time that was taken next, and beside the median of that scan's times
+over all rounds. How far the same replay's times are from one another stands below: on a machine
+whose speed varies no estimate can do better than that.
 ``--parts`` prints how far each part of each estimate is off. ``--keep`` keeps the recorded runs
 in a folder, for the next time, and in ``measured.jsonl`` beside them what each replay consisted of
 and took. The constants of `replay.cost` were
@@ -25,8 +27,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +175,17 @@ class Measured:
         return self.estimate / self.seconds - 1
 
 
-def measure(project: Project, scan: Scan) -> Measured:
-    """Plan a scan, and carry it out."""
+def measure(project: Project, scan: Scan, forgotten: str | None = None) -> Measured:
+    """Plan a scan, and carry it out.
+
+    Parameters: ``forgotten``, the script of whose replays the estimate knows nothing ("": of all).
+    """
     settings = load(project.root)
+    everything = learnt.load(project.store)
+    known = everything if forgotten is None else without(everything, forgotten)
+    learnt.save(project.store, known)
     plan = make_plan(project, [scan.want], settings)
-    known = learnt.load(project.store)
+    learnt.save(project.store, everything)
     took: list[dict[str, Any]] = []
     original = learnt.Learnt.worked
 
@@ -218,13 +227,15 @@ def _off(
     return off
 
 
-def forget(project: Project, script: str | None) -> None:
-    """Forget what was learnt of a script, or all (None)."""
-    known = learnt.load(project.store) if script is not None else learnt.Learnt()
-    for each in (known.seen, known.beside):
-        for key in [key for key in each if f"|{script}|" in key]:
-            del each[key]
-    learnt.save(project.store, known)
+def without(everything: learnt.Learnt, script: str) -> learnt.Learnt:
+    """What was learnt, but of a script's replays, or of none at all ("")."""
+    if not script:
+        return learnt.Learnt()
+    kept = [
+        {key: seen for key, seen in each.items() if f"|{script}|" not in key}
+        for each in (everything.seen, everything.beside)
+    ]
+    return replace(everything, seen=kept[0], beside=kept[1])
 
 
 def main() -> None:
@@ -250,7 +261,7 @@ def rounds(folder: Path, workloads: Workloads, count: int, by_parts: bool) -> No
     """Price and measure each scan so many times, and print."""
     project = Project(folder / "project", has_git=True)
     found = list(scans(project, workloads))
-    forget(project, None)
+    learnt.save(project.store, learnt.Learnt())
     first = measure(project, found[0])
     print(f"the first replay, which starts the server: {_beside(first)}")
     kept: dict[str, list[Measured]] = {}
@@ -258,29 +269,44 @@ def rounds(folder: Path, workloads: Workloads, count: int, by_parts: bool) -> No
         which = ("nothing learnt", "learnt from other scripts", "learnt")[min(number, 2)]
         print(f"round {number}: {which}")
         for scan in found:
-            if number < 2:
-                forget(project, f"{scan.workload}.py" if number else None)
-            measured = measure(project, scan)
+            forgotten = ("", f"{scan.workload}.py", None)[min(number, 2)]
+            measured = measure(project, scan, forgotten)
             print(f"  {scan.workload:24} {scan.kind:11} {_beside(measured)}", flush=True)
             if by_parts:
                 print("     ", _parts(measured.off), flush=True)
             kept.setdefault(which, []).append(measured)
             with open(folder / "measured.jsonl", "a") as file:
                 file.write(json.dumps({"round": number, **asdict(measured)}, default=str) + "\n")
+    usual = {key: statistics.median(times) for key, times in _times(kept).items()}
     for which, every in kept.items():
         print(f"{which}: {_summary([(m.seconds, abs(m.error)) for m in every])}")
+        beside = [(usual[_key(m)], abs(m.estimate / usual[_key(m)] - 1)) for m in every]
+        print(f"    beside the median of the rounds: {_summary(beside)}")
         for part in learnt.PARTS:
             off = [m.off[part] for m in every if part in m.off]
             print(f"    {part:9} off by {_quartiles(off)}")
     print(f"the same replay from round to round: {_summary(_spread(kept))}")
 
 
-def _spread(rounds: dict[str, list[Measured]]) -> list[tuple[float, float]]:
-    """How far each time is from the median of the times of that scan."""
+def _key(measured: Measured) -> tuple[str, str]:
+    return measured.scan.workload, measured.scan.kind
+
+
+def _times(rounds: dict[str, list[Measured]]) -> dict[tuple[str, str], list[float]]:
+    """The times of each scan."""
     times: dict[tuple[str, str], list[float]] = {}
     for measured in (m for every in rounds.values() for m in every):
-        times.setdefault((measured.scan.workload, measured.scan.kind), []).append(measured.seconds)
-    return [(s, abs(s / statistics.median(found) - 1)) for found in times.values() for s in found]
+        times.setdefault(_key(measured), []).append(measured.seconds)
+    return times
+
+
+def _spread(rounds: dict[str, list[Measured]]) -> list[tuple[float, float]]:
+    """How far each time of a scan is from each other one."""
+    return [
+        (one, abs(other / one - 1))
+        for times in _times(rounds).values()
+        for one, other in permutations(times, 2)
+    ]
 
 
 def _beside(m: Measured) -> str:

@@ -27,6 +27,7 @@ from flordb.record.encoder import fields_of
 from flordb.record.frames import Uses, left_by_code, uses_of_loop
 from flordb.record.imports import ImportClock
 from flordb.record.iterables import describe, range_of
+from flordb.record.paging import Paging, told
 from flordb.record.reach import Reach, reach
 from flordb.record.snapshotter import Saved, Snapshotter, cores_short
 from flordb.record.values import PLAIN, Held, freeze
@@ -91,6 +92,8 @@ class Recorder:
             settings,
             self._adaptive,
         )
+        self._paging = Paging()
+        self._paged = self._paging.now()
         self._loops_ended: float | None = None
         self._loops_began: float | None = None
         self._cpu_began = self._cpu_ended = 0.0
@@ -152,13 +155,13 @@ class Recorder:
         context = Context(outer, name, number, value, 0)
         self._enter(context)
         self._note(context, {})
-        began = time.perf_counter()
+        began, mark = time.perf_counter(), self._paging.now()
         try:
             yield
         finally:
             self._enter(outer)
-            seconds = round(time.perf_counter() - began, 6)
-            self._note(context, {"k": "time", "w": "iteration", "s": seconds})
+            seconds = time.perf_counter() - began
+            self._time_line(context, "iteration", seconds, self._paging.since(mark))
 
     @contextmanager
     def checkpointing(self, objects: Mapping[str, Any]) -> Iterator[None]:
@@ -217,7 +220,7 @@ class Recorder:
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
     ) -> Iterator[T]:
         entry = (outer.entries or {}).get(name, 0)
-        began = time.perf_counter()
+        began, mark = time.perf_counter(), self._paging.now()
         uses = uses_of_loop(frame)
         count = [0]
         exhausted = False
@@ -225,12 +228,12 @@ class Recorder:
             yield from self._inner_loop(name, iterable, outer, count)
             exhausted = True
         finally:
-            seconds = time.perf_counter() - began
+            seconds, paging = time.perf_counter() - began, self._paging.since(mark)
             self._enter(outer)
             end = _end(frame, exhausted)
             if end != "raised" and self._worth(outer):
                 self._snapshot(exit_of(outer.path, name, entry), frame, uses, outer, {})
-            self._loop_line(outer, name, entry, count[0], seconds, end)
+            self._loop_line(outer, name, entry, count[0], seconds, end, paging)
 
     def _top_loop(
         self, name: str, iterable: Iterable[T], frame: FrameType, outer: Context
@@ -250,13 +253,13 @@ class Recorder:
                 self._enter(context)
                 self._top = context
                 self._note(context, {})
-                started = time.perf_counter()
+                started, mark = time.perf_counter(), self._paging.now()
                 yield value
                 self._enter(context)
                 if self._worth(context):
                     self._snapshot(end_of(context.path), frame, uses, context, {})
-                seconds = round(time.perf_counter() - started, 6)
-                self._note(context, {"k": "time", "w": "iteration", "s": seconds})
+                seconds = time.perf_counter() - started
+                self._time_line(context, "iteration", seconds, self._paging.since(mark))
                 count += 1
             exhausted = True
         finally:
@@ -266,13 +269,25 @@ class Recorder:
             if end != "raised":
                 self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
             self._loops_ended, self._cpu_ended = time.perf_counter(), time.process_time()
+            self._paged = self._paging.now()
             self._loop_line(outer, name, entry, count, seconds, end)
 
     def _loop_line(
-        self, outer: Context, name: str, entry: int, count: int, seconds: float, end: str
+        self,
+        outer: Context,
+        name: str,
+        entry: int,
+        count: int,
+        seconds: float,
+        end: str,
+        paging: float = 0.0,
     ) -> None:
-        line = {"k": "loop", "l": name, "e": entry, "n": count, "s": round(seconds, 6), "end": end}
-        self._note(outer, line)
+        line: dict[str, Any] = {"k": "loop", "l": name, "e": entry, "n": count}
+        self._note(outer, line | {"s": round(seconds, 6), "end": end} | told(paging))
+
+    def _time_line(self, context: Context | None, what: str, seconds: float, paging: float) -> None:
+        line: dict[str, Any] = {"k": "time", "w": what, "s": round(seconds, 6)}
+        self._note(context, line | told(paging))
 
     def _reached_loops(self) -> None:
         if self._loops_began is None:
@@ -281,8 +296,8 @@ class Recorder:
             line["imports"] = round(self._imports.stop(), 6)
             self._note(None, line)
         elif self._loops_ended is not None:
-            seconds = round(time.perf_counter() - self._loops_ended, 6)
-            self._note(None, {"k": "time", "w": "between", "s": seconds})
+            seconds = time.perf_counter() - self._loops_ended
+            self._time_line(None, "between", seconds, self._paging.since(self._paged))
 
     # Snapshots.
 
@@ -307,7 +322,7 @@ class Recorder:
     ) -> None:
         if self.ended:
             return
-        began = time.perf_counter()
+        began, mark = time.perf_counter(), self._paging.now()
         try:
             with no_collection():
                 below = self._snapshotter.known(boundary)
@@ -316,6 +331,8 @@ class Recorder:
         except Exception as error:  # flor must not end the training
             self._warn(f"no snapshot at {boundary}: {type(error).__name__}: {error}")
             return
+        finally:
+            self._paging.leave_out(mark)
         seconds = time.perf_counter() - began
         if context.parent is not None:
             self._adaptive.held_up(seconds)
@@ -349,7 +366,7 @@ class Recorder:
             sys.modules["flordb.background"].end()
         self.ended = True
         self._imports.stop()
-        ended = time.perf_counter()
+        ended, paging = time.perf_counter(), self._paging.since(self._paged)
         wait = self.settings.exit_wait_seconds
         if not self._snapshotter.close(self.settings.snapshot_wait_seconds):
             self._warn("the last snapshots were not written in time")
@@ -357,6 +374,7 @@ class Recorder:
         last: list[Mapping[str, Any]] = []
         if self._loops_began is not None and self._loops_ended is not None:
             line = {"k": "time", "w": "rest", "s": round(ended - self._loops_ended, 6)}
+            line |= told(paging)
             looped = self._loops_ended - self._loops_began
             if looped >= _TELLING_SECONDS:
                 line["cores"] = round((self._cpu_ended - self._cpu_began) / looped, 2)

@@ -14,13 +14,10 @@ from flordb.replay.recorded import NestedLoop, Recorded, TopLoop
 from flordb.replay.task import Steps
 
 # Measured on one machine, as a beginning; what replays took there then corrects them.
-_HANDING_SECONDS = 0.024
+_HANDING_SECONDS = 0.026
 """To make a workspace, to hand a task to a worker, and to end both."""
-_FIRST_SECONDS = 0.01
+_FIRST_SECONDS = 0.009
 """A script's first steps in a process that was just forked."""
-_SHORT_SETUP_SECONDS = 0.03
-_SHORT_SETUP_SHARE = 0.7
-"""Of a set-up's first moments, in which the run was the first to use a library's functions."""
 _FIRST_LOAD_SECONDS = 0.003
 """The first snapshot, beyond what others take."""
 _WARMING_ITERATIONS = 6
@@ -65,8 +62,7 @@ class Parts:
     @property
     def setting_up(self) -> float:
         """Seconds expected of the set-up."""
-        short = min(self.setup, _SHORT_SETUP_SECONDS)
-        return _FIRST_SECONDS + short * _SHORT_SETUP_SHARE + self.setup - short
+        return _FIRST_SECONDS + self.setup
 
     @property
     def loading(self) -> float:

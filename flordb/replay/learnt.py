@@ -164,15 +164,20 @@ def _keys(part: str, script: str, scan: str) -> tuple[str, ...]:
 
 
 def _ratio(seen: Seen) -> float | None:
-    """The median factor of those that took long, each weighing what it took."""
+    """The median factor of those that took long, each weighing what it took; where the middle is
+    between two of them, by how far it is from each."""
     found = sorted((took / expected, expected) for expected, took in seen if _is_long(expected))
-    whole = sum(weight for _, weight in found)
-    passed = 0.0
+    middle = sum(weight for _, weight in found) / 2
+    passed, before = 0.0, None
     for ratio, weight in found:
-        passed += weight
-        if passed >= whole / 2:
-            return ratio
-    return None
+        at = passed + weight / 2
+        if at >= middle:
+            if before is None:
+                return ratio
+            share = (middle - before[0]) / (at - before[0])
+            return before[1] + share * (ratio - before[1])
+        passed, before = passed + weight, (at, ratio)
+    return before[1] if before is not None else None
 
 
 def _offset(seen: Seen, ratio: float) -> float | None:

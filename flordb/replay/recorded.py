@@ -1,4 +1,8 @@
-"""What a run's file says about it, arranged for replay: values by context, loops, timings."""
+"""What a run's file says about it, arranged for replay: values by context, loops, timings.
+
+Timings are without what the training spent on finding memory (`record.paging`): a replay keeps what
+it frees (`replay.memory`).
+"""
 
 from __future__ import annotations
 
@@ -188,7 +192,7 @@ def _top(found: Recorded, line: Mapping[str, Any]) -> TopLoop:
 
 
 def _loop(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]) -> None:
-    number, end, seconds = line.get("c", 0), line.get("end", ""), float(line.get("s") or 0.0)
+    number, end, seconds = line.get("c", 0), line.get("end", ""), _worked(line)
     if number == 0:
         loop = _top(found, line)
         loop.end, loop.seconds = end, seconds
@@ -199,8 +203,13 @@ def _loop(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoo
         outer.nested.setdefault(index, []).append(nested)
 
 
+def _worked(line: Mapping[str, Any]) -> float:
+    """Seconds of a part of a run, without those in which memory was found."""
+    return max(0.0, float(line.get("s") or 0.0) - float(line.get("paging") or 0.0))
+
+
 def _time(found: Recorded, line: Mapping[str, Any], tops: dict[int, tuple[TopLoop, int]]) -> None:
-    seconds = float(line.get("s") or 0.0)
+    seconds = _worked(line)
     match line.get("w"):
         case "start":
             found.setup = float(line.get("setup") or 0.0)

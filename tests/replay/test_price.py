@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -249,6 +250,25 @@ def test_a_module_that_imports_for_long_is_no_set_up(sandbox) -> None:
     sandbox.run("train.py")
     found = recorded(read_run(sandbox.run_files()[0]))
     assert found.setup < 0.25 < found.start
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not say it of a thread")
+def test_time_in_which_memory_is_found_again_and_again_is_no_part_of_the_price(sandbox) -> None:
+    # The kernel gives and takes back all pages of a mapping each time.
+    find = 'mmap.mmap(-1, 64 << 20).write(b"1" * (64 << 20))'
+    text = "import mmap\n" + SCRIPT.replace("w[0] += step", f"{find}; w[0] += step")
+    sandbox.write("train.py", text.replace('flor.log("end"', f'{find}; flor.log("end"'))
+    sandbox.commit()
+    sandbox.run("train.py")
+    run = read_run(sandbox.run_files()[0])
+    lines = {line.get("w", line.get("l")): line for line in run.lines if "paging" in line}
+    assert lines.keys() == {"iteration", "step", "rest"}
+    assert all(0 < line["paging"] < line["s"] for line in lines.values())
+    found = recorded(run)
+    loop = found.loops["epoch", 0]
+    assert loop.iterations[3] == lines["iteration"]["s"] - lines["iteration"]["paging"]
+    assert loop.nested[3][0].seconds == lines["step"]["s"] - lines["step"]["paging"]
+    assert found.rest == lines["rest"]["s"] - lines["rest"]["paging"]
 
 
 def test_what_a_warm_server_has_yet_to_import_is_part_of_the_price(sandbox) -> None:
