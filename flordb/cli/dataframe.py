@@ -20,8 +20,10 @@ def command(names: tuple[str, ...], project: str | None, as_json: bool, as_csv: 
     Example:
       flordb dataframe loss
     """
-    from flordb.query.dataframe import dataframe
+    from flordb.cli.stopping import stoppable
+    from flordb.query.dataframe import dataframe_of
 
-    frame = dataframe(*names, project=project)
+    with stoppable(project, acquire="never") as connection:
+        frame = dataframe_of(connection, names)
     rows = frame.astype(object).where(frame.notna(), None).values.tolist()
     show_rows(list(frame.columns), rows, as_json=as_json, as_csv=as_csv)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flordb import session
 from flordb.query.connecting import connect
+
+if TYPE_CHECKING:
+    from flordb.query.connection import Connection
 
 
 def dataframe(
@@ -24,18 +27,23 @@ def dataframe(
     ``where``: an SQL condition on columns of ``flor``; ``project``: the project's folder.
     Raises UnknownName for a name that nothing has logged or could log.
     """
+    with connect(project, acquire=acquire) as connection:
+        return dataframe_of(connection, names, where)
+
+
+def dataframe_of(connection: Connection, names: Iterable[str], where: str | None = None) -> Any:
+    """`dataframe` over a connection, which says what is acquired."""
     names = tuple(dict.fromkeys(names))
     condition = f" WHERE {where}" if where else ""
-    with connect(project, acquire=acquire) as connection:
-        # As a query it acquires what is lacking, and says which names nobody knows.
-        connection.execute(f"SELECT {_quoted(names or ('tstamp',))} FROM flor{condition}")
-        pivot = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-        query = f"FROM flor_pivot([{pivot}])"
-        if where:
-            # The condition may be on columns that are not to be shown.
-            shown = [column[0] for column in connection.execute(query).description or ()]
-            query = f"SELECT {_quoted(shown)} FROM flor{condition}"
-        frame = connection.execute(query).df()
+    # As a query it acquires what is lacking, and says which names nobody knows.
+    connection.execute(f"SELECT {_quoted(names or ('tstamp',))} FROM flor{condition}")
+    pivot = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    query = f"FROM flor_pivot([{pivot}])"
+    if where:
+        # The condition may be on columns that are not to be shown.
+        shown = [column[0] for column in connection.execute(query).description or ()]
+        query = f"SELECT {_quoted(shown)} FROM flor{condition}"
+    frame = connection.execute(query).df()
     dimensions = [column for column in frame.columns if column not in names]
     loops = [c for c in dimensions if c not in ("projid", "tstamp", "filename")]
     first = ("projid", "tstamp", "filename")

@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from flordb.settings import Settings
+from flordb.store import catalog
 from tests.conftest import Sandbox
 from tests.support import TRAIN, trained
 
@@ -48,20 +51,44 @@ def test_a_query_is_stopped_while_duckdb_is_at_work(
     sandbox: Sandbox, sent: signal.Signals, code: int
 ) -> None:
     sandbox.project.prepare()
-    endless = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
-    process = asking(sandbox, endless)
+    stop_at_work(asking(sandbox, ENDLESS), sent, code)
+
+
+@pytest.mark.slow
+def test_a_dataframe_is_stopped_while_duckdb_is_at_work(sandbox: Sandbox) -> None:
+    sandbox.write("train.py", "import flordb as flor\nflor.log('x', 1)\n")
+    sandbox.run("train.py")
+    assert catalog.sync(sandbox.project, Settings()).files == 1
+    with duckdb.connect(str(sandbox.project.database)) as database:
+        database.execute(f"CREATE OR REPLACE MACRO flor_pivot(names) AS TABLE {ENDLESS}")
+    stop_at_work(begun(sandbox, "dataframe", "x"), signal.SIGTERM, 143)
+
+
+ENDLESS = "SELECT sum(a.range * b.range) AS x FROM range(1000000) a, range(1000000) b"
+
+
+def stop_at_work(process: subprocess.Popen[str], sent: signal.Signals, code: int) -> None:
+    """Send a signal to a command that is at an endless query: it ends, and says nothing."""
     while cpu_seconds(process.pid) < 2:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(sent)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert (process.returncode, out, err.strip()) == (code, "", "")
 
 
 def asking(place: Sandbox, query: str) -> subprocess.Popen[str]:
     """``flordb sql``, begun."""
+    return begun(place, "sql", query)
+
+
+def begun(place: Sandbox, *arguments: str) -> subprocess.Popen[str]:
+    """A command, begun."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flordb", "sql", query],
+        [sys.executable, "-m", "flordb", *arguments],
         cwd=place.root,
         env=place.environment,
         stdout=subprocess.PIPE,
