@@ -16,9 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import unquote
 
-from flordb.errors import SnapshotError
+from flordb.errors import DamageError, SnapshotError
 from flordb.settings import Settings
 from flordb.store import spool as spooling
 from flordb.store.lock import acquire
@@ -42,15 +41,12 @@ class Object:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A manifest, the objects that it refers to, and its size."""
+    """A manifest: its boundary, the objects that it refers to, and its size."""
 
     path: Path
+    boundary: str
     objects: frozenset[str]
     size: int
-
-    @property
-    def boundary(self) -> str:
-        return unquote(self.path.stem)
 
 
 @dataclass
@@ -85,7 +81,10 @@ class Removal:
 
 
 def survey(project: Project) -> Survey:
-    """Look at everything that the store holds."""
+    """Look at everything that the store holds.
+
+    Raises SnapshotError where a later flordb has written of it: what that needs is not known.
+    """
     found = Survey()
     for path in _files(project.objects):
         name = path.parent.name + path.name
@@ -114,10 +113,11 @@ def _add_snapshots(project: Project, found: Survey) -> None:
             manifest = read_manifest(path)
         except FileNotFoundError:
             continue
-        except SnapshotError:
+        except DamageError:
             found.leftovers.append(Object(path, status.st_size, status.st_mtime))
             continue
-        snapshot = Snapshot(path, frozenset(manifest.objects), status.st_size)
+        needed = frozenset(manifest.objects)
+        snapshot = Snapshot(path, manifest.boundary, needed, status.st_size)
         found.runs.setdefault(path.parent.name, []).append(snapshot)
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from flordb.errors import SnapshotError
+from flordb.errors import DamageError, SnapshotError
 from flordb.store.objects import ObjectStore, digest
 
 FORMAT = 2
+_LONGEST_NAME = 240
+"""Bytes of a file's name without its ending: file systems take 255, ending and all."""
+_HASHED = "+"
+"""Begins the name of a file that is called by the hash of its boundary: quoting leaves none."""
 _DIGEST = ',"digest":"'
 _END = '"}'
 
@@ -82,7 +86,10 @@ class SnapshotStore:
         self.folder = folder
 
     def path(self, boundary: str) -> Path:
-        return self.folder / f"{quote(boundary, safe='=')}.json"
+        name = quote(boundary, safe="=")
+        if len(name) > _LONGEST_NAME:
+            name = _HASHED + digest(boundary.encode())
+        return self.folder / f"{name}.json"
 
     def save(self, manifest: Manifest) -> int:
         """Make a snapshot visible; its objects must be stored before. Returns the file's size.
@@ -106,10 +113,11 @@ class SnapshotStore:
         """The boundaries at which this run has a snapshot."""
         if not self.folder.is_dir():
             return set()
-        return {unquote(path.stem) for path in self.folder.glob("*.json")}
+        return set(filter(None, map(boundary_of, self.folder.glob("*.json"))))
 
     def load(self, boundary: str) -> Manifest:
-        """Read a manifest. Raises SnapshotError where there is none, or it is damaged."""
+        """Read a manifest. Raises SnapshotError where it cannot be had, DamageError where it is
+        damaged."""
         try:
             return read_manifest(self.path(boundary))
         except OSError as error:
@@ -125,8 +133,10 @@ class SnapshotStore:
         """
         try:
             needed = self.load(boundary).objects & suspects
-        except SnapshotError:
+        except DamageError:
             lost = True
+        except SnapshotError:
+            lost = False  # a later flordb's, or one that cannot be read now
         else:
             for name in needed:
                 objects.drop_damaged(name)
@@ -138,8 +148,20 @@ class SnapshotStore:
         return True
 
 
+def boundary_of(path: Path) -> str | None:
+    """The boundary whose manifest a file is, by its name; None where it is called by a hash, and
+    cannot be read."""
+    if not path.name.startswith(_HASHED):
+        return unquote(path.stem)
+    try:
+        return read_manifest(path).boundary
+    except (OSError, SnapshotError):
+        return None
+
+
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest. Raises OSError, or SnapshotError where the file is not one."""
+    """Read a manifest. Raises OSError, DamageError where the file is not one, and SnapshotError
+    where a later flordb has written it."""
     data = path.read_bytes()
     try:
         fields = json.loads(_checked(data))
@@ -153,8 +175,11 @@ def read_manifest(path: Path) -> Manifest:
             fields["names"] = tuple(fields["names"])
             return Manifest(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SnapshotError(f"{path}: not a snapshot's manifest ({error!r})") from error
-    raise SnapshotError(f"{path}: its format is {found}, this flordb reads {FORMAT}")
+        raise DamageError(f"{path}: not a snapshot's manifest ({error!r})") from error
+    said = f"{path}: its format is {found}, this flordb reads {FORMAT}"
+    if isinstance(found, int) and found > FORMAT:
+        raise SnapshotError(f"{said}. Upgrade flordb")
+    raise DamageError(said)
 
 
 def _checked(data: bytes) -> bytes:

@@ -87,6 +87,30 @@ def test_no_flipped_bit_of_a_manifest_goes_unseen(tmp_path) -> None:
             read_manifest(path)
 
 
+def test_snapshots_of_a_later_flordb_stay_and_keep_what_they_need(project) -> None:
+    (path,) = project.snapshots.glob("*/*")
+    text = path.read_bytes().rpartition(b',"digest"')[0].replace(b'"format":2', b'"format":3')
+    path.write_bytes(text + b"}")
+    os.utime(path, (time.time() - 3600,) * 2)
+    with pytest.raises(SnapshotError, match=r"format is 3, this flordb reads 2\. Upgrade flordb"):
+        retention.collect(project, Settings(), None, dry_run=False)
+    assert SnapshotStore(path.parent).mend("epoch=3@end", ObjectStore(project.objects), {NAMES[0]})
+    assert path.exists()
+    assert ObjectStore(project.objects).lacks(NAMES) == []
+
+
+def test_boundary_longer_than_a_file_name_is_found_again_and_thinned(project) -> None:
+    store = SnapshotStore(project.snapshots / RUN)
+    loop = "\N{WOMAN}'\"\n" * 40
+    boundaries = {f"{loop}={number}@end" for number in range(3)}
+    for boundary in boundaries:
+        store.save(manifest(*NAMES[:3], boundary=boundary))
+    assert store.boundaries() == {"epoch=3@end", *boundaries}
+    assert all(store.load(boundary).boundary == boundary for boundary in boundaries)
+    retention.collect(project, Settings(), 2, dry_run=False)
+    assert store.boundaries() == {"epoch=3@end", f"{loop}=0@end", f"{loop}=2@end"}
+
+
 def test_spooling_into_the_store_itself_is_refused(project, tmp_path) -> None:
     link = tmp_path / "link"
     link.symlink_to(project.store)
