@@ -26,23 +26,28 @@ _AT_ONCE = 8
 
 def fetch_spooled(project: Project, tasks: Iterable[Task]) -> None:
     """Fetch the spooled objects that these tasks are likely to load. What cannot be had is left to
-    the worker that needs it, and says so."""
+    the worker that needs it, and says so; where that is so of many, all others are, too, because
+    each is asked for many times before it is given up."""
     if not spool.has_spooled(project.store):
         return
     objects = ObjectStore(project.objects)
     needed = {name for task in tasks for name in _loaded(project, task)}
     away = [name for name in sorted(needed) if objects.is_away(name)]
+    failed: list[str] = []
+
+    def fetch(name: str) -> None:
+        if len(failed) < _AT_ONCE:
+            try:
+                objects.get(name)
+            except SnapshotError:
+                failed.append(name)
+
     pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="flordb-fetch")
     try:
-        for _ in pool.map(lambda name: _fetch(objects, name), away):
+        for _ in pool.map(fetch, away):
             pass
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for those under way only
-
-
-def _fetch(objects: ObjectStore, name: str) -> None:
-    with suppress(SnapshotError):
-        objects.get(name)
 
 
 def _loaded(project: Project, task: Task) -> Iterator[str]:

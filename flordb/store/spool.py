@@ -24,6 +24,7 @@ from flordb.errors import DamageError, SnapshotError
 SUFFIX = ".spooled"
 _OWNER = "spool.json"
 _CODEC = "zstd"
+_PIECE_BYTES = 16 << 20
 _SAMPLE_BYTES = 1 << 20
 _WORTH = 0.9
 """Compressed only where a sample shrinks to less than this share."""
@@ -132,8 +133,11 @@ def fetch(note: dict[str, Any]) -> bytes:
     url = note["url"]
     system, place = _open(url)
     try:
-        with system.open_input_stream(place) as stream:
-            data: bytes = stream.read()
+        with system.open_input_file(place) as file:
+            # An answer that is cut off is asked for again: the system's client does so some thirty
+            # times a piece, so a piece is neither small (a request each) nor all of an object.
+            pieces = iter(lambda: file.read(_PIECE_BYTES), b"")
+            data: bytes = b"".join(pieces)
     except OSError as error:
         raise SnapshotError(
             f"{url} cannot be read: {error}. It was spooled there; make it readable, or replay "

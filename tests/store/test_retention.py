@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from flordb.settings import Settings
 from flordb.store import retention
-from flordb.store.objects import ObjectStore
+from flordb.store.objects import ObjectStore, digest
 from flordb.store.snapshots import SnapshotStore, read_manifest
 from tests.conftest import Sandbox
 
@@ -29,6 +34,7 @@ with flor.checkpointing(w=w, frozen=frozen):
             w += 1
         flor.log("w", w[0].item())
 """
+MORE = '        flor.log("h", w[1].item())\n'
 SIZE = 1_600_000
 
 
@@ -79,8 +85,7 @@ def test_dry_run_says_what_gc_frees_and_leaves_it(trained) -> None:
 def test_thinned_run_still_replays(trained) -> None:
     flor(trained, "gc", "--keep", "2")
     statement = '        flor.log("w", w[0].item())\n'
-    more = '        flor.log("h", w[1].item())\n'
-    trained.write("train.py", TRAIN.replace(statement, statement + more))
+    trained.write("train.py", TRAIN.replace(statement, statement + MORE))
     answer = flor(trained, "sql", "SELECT epoch, h FROM flor ORDER BY epoch", "--json")
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [row["h"] for row in rows] == [2.0 * (epoch + 1) for epoch in range(9)]
@@ -187,8 +192,7 @@ def test_spooled_snapshots_are_fetched_where_a_replay_needs_them(trained, s3) ->
     assert all(path.suffix == ".spooled" for path in left)
     assert len(left) == before
     statement = '        flor.log("w", w[0].item())\n'
-    more = '        flor.log("h", w[1].item())\n'
-    trained.write("train.py", TRAIN.replace(statement, statement + more))
+    trained.write("train.py", TRAIN.replace(statement, statement + MORE))
     answer = flor(trained, "sql", "SELECT h FROM flor WHERE epoch = 6", "--json", **KEYS)
     assert [json.loads(line)["h"] for line in answer.stdout.splitlines()] == [14.0]
 
@@ -213,6 +217,79 @@ def test_unreachable_spool_leaves_the_objects_here(trained) -> None:
         flor(trained, "spool", url, **KEYS)
     assert "cannot be written" in failed.value.stderr
     assert sorted(trained.project.objects.glob("*/*")) == before
+
+
+@contextmanager
+def cutting(server: str, cuts: int) -> Iterator[tuple[str, list[bytes]]]:
+    """An S3 API whose first answers of objects are cut off in the middle, and what it is asked."""
+    asked: list[bytes] = []
+    (host, port) = re.findall(r"override=([\d.]+):(\d+)", server)[0]
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            question = self.request.recv(1 << 16)
+            if question.startswith(b"GET"):
+                asked.append(question.split()[1])
+            left = 20_000 if question.startswith(b"GET") and len(asked) <= cuts else 1 << 30
+            # One answer a connection, so that each question passes here.
+            question = question.replace(b"Keep-Alive", b"close")
+            with socket.create_connection((host, int(port))) as behind:
+                behind.sendall(question)
+                while left > 0 and (part := behind.recv(min(left, 1 << 16))):
+                    self.request.sendall(part)
+                    left -= len(part)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Between) as between:
+        threading.Thread(target=between.serve_forever, daemon=True).start()
+        yield server.replace(f":{port}", f":{between.server_address[1]}"), asked
+        between.shutdown()
+
+
+def test_answers_that_are_cut_off_are_asked_for_again(sandbox, s3, monkeypatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    sandbox.project.prepare()
+    data = os.urandom(3_000_000)
+    objects = ObjectStore(sandbox.project.objects)
+    objects.put(digest(data), data)
+    retention.move(sandbox.project, s3, 0, dry_run=False)
+    (note,) = sandbox.project.objects.glob("*/*")
+    with cutting(s3, 2) as (url, asked):
+        note.write_text(note.read_text().replace(s3.partition("?")[2], url.partition("?")[2]))
+        assert bytes(objects.get(digest(data))) == data
+        assert len(asked) == 3  # no more than one for each cut
+
+
+def test_storage_that_refuses_is_not_asked_for_everything(sandbox) -> None:
+    sandbox.write("train.py", TRAIN.replace("range(9)", "range(40)"))
+    sandbox.run("train.py")
+    bucket = sandbox.root.parent / "bucket"
+    retention.move(sandbox.project, f"file://{bucket}", 0, dry_run=False)
+    asked: set[str] = set()
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.add(self.path)
+            self.send_error(403)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *what: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"?scheme=http&endpoint_override=127.0.0.1:{server.server_address[1]}"
+        for path in sandbox.project.objects.glob("*/*.spooled"):
+            note = json.loads(path.read_text())
+            note["url"] = note["url"].replace(f"file://{bucket}", "s3://bucket") + there
+            path.write_text(json.dumps(note))
+        sandbox.write("train.py", TRAIN.replace("range(9)", "range(40)") + MORE)
+        said = flor(sandbox, "sql", "SELECT h FROM flor", "--workers", "1", **KEYS).stderr
+        server.shutdown()
+    assert "s3://bucket/" in said
+    assert "cannot be read" in said
+    assert len([path for path in asked if path.count("/") > 3]) < 20
 
 
 def test_budget_has_a_default() -> None:
