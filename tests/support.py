@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import Sandbox
 
@@ -69,3 +74,16 @@ def copied(source: Sandbox, folder: Path) -> Sandbox:
     root = folder / source.root.name
     shutil.copytree(source.root, root, symlinks=True)
     return Sandbox(root, source.environment)
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system of its own in a folder."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no tmpfs here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -7,8 +7,6 @@ texts are kept, for later processes in a file of the project's temporary folder.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -17,6 +15,7 @@ from pathlib import Path
 from flordb.query.facts import Tables
 from flordb.store.project import Project
 from flordb.store.schema import SCHEMA_VERSION
+from flordb.store.whole import write_whole
 
 _MOST = 200
 _MOST_CHARACTERS = 10_000
@@ -60,10 +59,7 @@ def _keep(project: Project, catalog: str | None, known: dict[str, str]) -> None:
     short = {key: text for key, text in known.items() if len(text) <= _MOST_CHARACTERS}
     content = json.dumps({"schema": SCHEMA_VERSION, "catalog": catalog, "texts": short})
     with suppress(OSError):
-        handle, name = tempfile.mkstemp(dir=project.temporary, prefix="pivots-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.replace(name, _file(project))
+        write_whole(_file(project), content.encode())
 
 
 def _file(project: Project) -> Path:

@@ -10,7 +10,6 @@ then the script, then the project. The file is derived: without it the expectati
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import orjson
+
+from flordb.store.whole import write_whole
 
 if TYPE_CHECKING:
     from flordb.replay.cost import Parts
@@ -216,7 +217,5 @@ def _seconds(value: float) -> float:
 
 def save(store: Path, learnt: Learnt) -> None:
     """Keep it. That another process learns at the same time costs one lesson; failing, all."""
-    temporary = store / f"costs.{os.getpid()}.part"
     with suppress(OSError):
-        temporary.write_bytes(orjson.dumps(vars(learnt)))
-        os.replace(temporary, store / "costs.json")
+        write_whole(store / "costs.json", orjson.dumps(vars(learnt)))

@@ -4,7 +4,6 @@ files, of which the next sync takes them in.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from base64 import b64decode
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import flordb
-from flordb.errors import GitError, warn_in_training
+from flordb.errors import GitError, ReplayError, warn_in_training
 from flordb.replay.checks import doubtful
 from flordb.replay.lacking import how_to_choose
 from flordb.replay.plan import Refused, Task, snapshots_of
@@ -26,6 +25,7 @@ from flordb.store.objects import ObjectStore
 from flordb.store.project import Project
 from flordb.store.runfile import FORMAT
 from flordb.store.sources import read_sources
+from flordb.store.whole import write_whole
 
 Lines = list[dict[str, Any]]
 
@@ -107,7 +107,7 @@ class Outcomes:
             )
         void = self._void(task, anomalies)
         found = [line for line in found if line["k"] != "log" or line["n"] not in void]
-        if error and end is not None and self._mend(task, end):
+        if error and end is not None and (end["passing"] or self._mend(task, end)):
             again = f"{error}. It is tried again when it is asked for again"
             self.failures.append(Failure(task.want, task.names, again))
             if not void:
@@ -197,12 +197,7 @@ class Outcomes:
     def _write_file(
         self, want: Want, names: Sequence[str], scan: str, lines: Sequence[dict[str, Any]]
     ) -> None:
-        """Write a replay file whole, under its name only when it is complete."""
-        values = ObjectStore(self.project.values)
-        for line in lines:
-            if line["k"] == "object":
-                values.put(line["n"], b64decode(line["data"]))
-        lines = [line for line in lines if line["k"] != "object"]
+        """Write a replay file, and the arrays that it refers to. Raises ReplayError."""
         base = want.file.partition(".jsonl")[0]
         # Later ones come later in order, also after those of earlier versions of flordb (eight hex
         # digits): a file before those that are there means that all of the run is taken in anew.
@@ -219,9 +214,18 @@ class Outcomes:
             "commit": want.version,
             "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
         }
-        temporary = path.with_suffix(".part")
-        temporary.write_text("".join(dump_line(line) for line in (header, *lines)))
-        os.replace(temporary, path)
+        kept = [line for line in lines if line["k"] != "object"]
+        try:
+            values = ObjectStore(self.project.values)
+            for line in lines:
+                if line["k"] == "object":
+                    values.put(line["n"], b64decode(line["data"]))
+            write_whole(path, "".join(map(dump_line, (header, *kept))).encode())
+        except OSError as error:
+            raise ReplayError(
+                f"what a replay gave cannot be kept: {error}. Make room or make the folder "
+                "writable, and ask again: what was kept until now is not replayed again"
+            ) from error
         self.files.append(path)
 
     def commit(self) -> None:

@@ -34,6 +34,9 @@ from flordb.replay.task import DEVICES, Job
 from flordb.store.encoding import dump_line
 from flordb.store.runfile import read_run
 
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""Of the machine as it is now, not of the code: the same replay may succeed another time."""
+
 
 def work(job_file: Path, done: int | None = None) -> NoReturn:
     """Carry out a job and end the process: 0 when it ran to where it should, 1 otherwise.
@@ -53,10 +56,10 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
     def leave() -> NoReturn:
         finish(None)
 
-    def finish(error: str | None) -> NoReturn:
+    def finish(error: str | None, passing: bool = False) -> NoReturn:
         seconds = round(time.perf_counter() - began, 6)
         end = {"k": "done", "s": seconds, "error": error, "anomalies": replayer.output.anomalies}
-        used = {**replayer.used(), "changed": inputs.changed}
+        used = {**replayer.used(), "changed": inputs.changed, "passing": passing}
         write({**end, "took": replayer.took(), **used})
         for stream in (out, sys.stdout, sys.stderr):
             stream.flush()
@@ -88,7 +91,8 @@ def work(job_file: Path, done: int | None = None) -> NoReturn:
         finish(f"SystemExit: {error.code}")
     except BaseException as error:
         traceback.print_exc()
-        finish(_describe(error, job.workspace))
+        passing = isinstance(error, OSError) and error.errno in _PASSING
+        finish(_describe(error, job.workspace), passing)
     finish(None)
 
 

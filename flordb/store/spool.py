@@ -20,12 +20,14 @@ from urllib.parse import quote
 import xxhash
 
 from flordb.errors import DamageError, SnapshotError
+from flordb.store.whole import write_whole
 
 SUFFIX = ".spooled"
 _OWNER = "spool.json"
 _CODEC = "zstd"
 _PIECE_BYTES = 16 << 20
 _SAMPLE_BYTES = 1 << 20
+_ROOM = "What was not moved yet is here. Make room for some small files, and spool again"
 _WORTH = 0.9
 """Compressed only where a sample shrinks to less than this share."""
 
@@ -63,7 +65,7 @@ def owner(store: Path) -> str:
     except (OSError, ValueError, TypeError, KeyError):
         known = None  # the first time
     own = f"{store.parent.name}-{secrets.token_hex(8)}"
-    _write_whole(note, {"owner": own, "inode": inode})
+    write_whole(note, json.dumps({"owner": own, "inode": inode}).encode())
     return own
 
 
@@ -75,7 +77,11 @@ class Spooler:
 
     def __init__(self, store: Path, url: str) -> None:
         folder, mark, query = url.partition("?")
-        self._folder = f"{folder.rstrip('/')}/{quote(owner(store))}"
+        try:
+            own = owner(store)
+        except OSError as error:
+            raise SnapshotError(f"spooling cannot begin: {error}. {_ROOM}") from error
+        self._folder = f"{folder.rstrip('/')}/{quote(own)}"
         self._query = mark + query
         self._system, self._place = _open(self._folder + self._query)
         self._made: set[str] = set()
@@ -98,7 +104,12 @@ class Spooler:
         except OSError as error:
             raise SnapshotError(f"{target} cannot be written: {error}") from error
         note = {"url": target, "size": len(data), "codec": codec}
-        _write_whole(path.with_name(path.name + SUFFIX), note)
+        try:
+            write_whole(path.with_name(path.name + SUFFIX), json.dumps(note).encode())
+        except OSError as error:
+            raise SnapshotError(
+                f"where an object went cannot be noted: {error}. {_ROOM}"
+            ) from error
         path.unlink(missing_ok=True)
         return len(data)
 
@@ -112,12 +123,6 @@ class Spooler:
             self._made.add(made)
         with self._system.open_output_stream(f"{place}/{name}") as stream:
             stream.write(data)
-
-
-def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    part.write_text(json.dumps(content))
-    os.replace(part, path)
 
 
 def _refuse_inside(store: Path, system: Any, place: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -15,7 +16,7 @@ import pytest
 from flordb.settings import Settings
 from flordb.store import catalog
 from tests.conftest import Sandbox
-from tests.support import TRAIN, trained
+from tests.support import TRAIN, look_back, make_sandbox, mounted, trained
 
 
 @pytest.mark.slow
@@ -126,6 +127,31 @@ def test_a_full_disk_is_a_message(place: Sandbox) -> None:
     done = flor(place, "sql", "SELECT 1", stdout="/dev/full")
     assert done.returncode == 1
     assert done.stderr == "flordb: [Errno 28] No space left on device\n"
+
+
+def test_what_finds_no_room_in_the_store_says_where_and_is_done_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    place = make_sandbox(tmp_path)
+    with mounted(place.root / ".flor", "size=20m"):
+        place.run("train.py")
+        place.write("train.py", look_back())
+        filler = place.root / ".flor" / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        query, bucket = "SELECT half FROM flor", f"file://{tmp_path}/bucket"
+        for command in (("sql", query), ("spool", bucket)):
+            done = flor(place, *command, stdout=os.devnull)
+            assert done.returncode == 1
+            assert f"No space left on device: '{place.project.store}" in done.stderr
+            assert "Make room" in done.stderr
+        left = [path.suffix for path in place.project.store.rglob("*")]
+        assert not {".tmp", ".part"} & set(left)
+        filler.unlink()
+        assert flor(place, "spool", bucket, stdout=os.devnull).returncode == 0
+        flor(place, "sql", query, stdout=str(tmp_path / "out"))
+        assert (tmp_path / "out").read_text().split() == ["half", "1.0", "1.5", "2.0", "2.5"]
 
 
 def test_a_row_is_a_line_in_a_pipe(place: Sandbox, tmp_path: Path) -> None:

@@ -8,11 +8,7 @@ import os
 import random
 import resource
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +16,7 @@ from flordb.errors import SnapshotError
 from flordb.store.objects import ObjectStore, digest
 from flordb.store.snapshots import SnapshotStore
 from tests.conftest import Sandbox
+from tests.support import mounted
 
 TRAIN = """\
 import flordb as flor, torch, time, sys, pathlib, shutil, os
@@ -77,22 +74,9 @@ def test_full_disk_costs_snapshots_and_nothing_else(sandbox) -> None:
     _check_all(sandbox)
 
 
-@contextmanager
-def _mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system of its own in a folder."""
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no tmpfs here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_snapshots_stop_before_the_disk_is_full_and_go_on_when_there_is_room(sandbox) -> None:
     objects = sandbox.root / ".flor" / "objects"
-    with _mounted(objects, "size=10m"):
+    with mounted(objects, "size=10m"):
         between = (
             "time.sleep(0.2)\n"
             "    if epoch == 8:\n"
@@ -116,7 +100,7 @@ def test_snapshots_stop_before_the_disk_is_full_and_go_on_when_there_is_room(san
 
 
 def test_store_that_can_only_be_read_costs_snapshots_and_nothing_else(sandbox) -> None:
-    with _mounted(sandbox.root / ".flor" / "objects", "ro"):
+    with mounted(sandbox.root / ".flor" / "objects", "ro"):
         sandbox.write("train.py", TRAIN.format(between="pass"))
         done = sandbox.run("train.py", "3")
     assert done.stdout == "trained\n"

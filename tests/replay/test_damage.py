@@ -109,3 +109,18 @@ def test_storage_that_cannot_be_reached_is_asked_again_by_the_next_query(trained
     trained.write("train.py", with_hindsight(TRAIN).replace("h:w", "again"))
     _, _, report = acquire(trained, ["again"])
     assert report.acquired == 4
+
+
+def test_replay_that_found_no_room_is_tried_again_by_the_next_query(sandbox, monkeypatch) -> None:
+    full = "if os.environ.get('FULL'): raise OSError(28, 'No space left on device', 'x.pt')\n"
+    text = TRAIN.replace("with flor", f"{full}with flor")
+    sandbox.write("train.py", text)
+    sandbox.run("train.py")
+    sandbox.write("train.py", with_hindsight(text))
+    monkeypatch.setenv("FULL", "1")
+    count, why = had(sandbox)
+    assert count == 0
+    assert "No space left on device: 'x.pt'" in why
+    assert "tried again" in why
+    monkeypatch.delenv("FULL")
+    assert had(sandbox) == (4, "")
