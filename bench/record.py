@@ -108,7 +108,7 @@ def loss_of(step): return F.cross_entropy(net(X[step]), Y[step])
 """,
     "transformer, 100 MB": """
 torch.set_num_threads(2)
-EPOCHS, STEPS = 3, 6
+EPOCHS, STEPS = 12, 6
 layer = nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
 net = nn.Sequential(nn.TransformerEncoder(layer, 8, enable_nested_tensor=False), nn.Linear(512, 64))
 opt = torch.optim.AdamW(net.parameters(), lr=1e-4)

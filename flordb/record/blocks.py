@@ -32,6 +32,7 @@ SMALL_BYTES = 1 << 20
 """Smaller blocks share one object of a snapshot (`small`); larger ones are objects of their own."""
 
 _MOST_UNWRITTEN = 16_000_000
+"""While there are few buffers. Later, writing beside copying would only slow it down."""
 _ROUNDS_KEPT = 16
 
 
@@ -276,7 +277,8 @@ class Blocks:
         return Place(found, 0, block.size)
 
     def _copy(self, name: str | None, block: Range) -> Stored:
-        if self._copied_bytes + block.size > _MOST_UNWRITTEN:
+        few = not self._buffers.prepared
+        if few and self._copied_bytes + block.size > _MOST_UNWRITTEN:
             self._write_early()
         buffer = self._buffers.take(block.size)
         ctypes.memmove(buffer.address, block.address, block.size)

@@ -77,6 +77,7 @@ class Buffers:
         self._allocated = 0
         self._used = 0
         self._changed = threading.Condition()
+        self.prepared = False
         self.when_short: Callable[[], None] = lambda: None
         """Called where a buffer has to be waited for."""
 
@@ -105,7 +106,7 @@ class Buffers:
         To be called behind the training: the system takes long to find the memory.
         """
         with self._changed:
-            self.limit = self._later
+            self.limit, self.prepared = self._later, True
             self._changed.notify_all()
         for size in sizes:
             capacity = max(_PAGE, -(-size // _PAGE) * _PAGE)
