@@ -42,7 +42,7 @@ flor.log("truth:tested_again", tested)
 EPOCHS = {
     "small CNN, short epochs": 60,
     "ResNet-20 with BatchNorm": 12,
-    "transformer, 100 MB": 4,
+    "transformer, short epochs": 4,
     "seq2seq GRU": 14,
     "adversarial fine-tune": 30,
     "autoencoder with EMA": 20,
