@@ -173,7 +173,7 @@ def loss_of(step):
 }
 _SHORT = "transformer, short epochs"
 """Of 3 s, of which a snapshot of all of it takes some percent. Only measured where it is named."""
-WORKLOADS["transformer, 100 MB"] = WORKLOADS[_SHORT].replace("12, 6", "4, 24")
+WORKLOADS["transformer, 100 MB"] = WORKLOADS[_SHORT].replace("STEPS = 12, 6", "STEPS = 4, 24")
 
 
 def _stamping(floors: bool) -> types.ModuleType:
