@@ -1,7 +1,7 @@
 """Seconds that a training's thread spends on having the system find memory.
 
 glibc gives large freed blocks back, and the next step has their pages found and cleared again; or
-it keeps them, as chance has it: from none to a sixth of a training's time. A replay keeps them
+it keeps them, as chance has it: from none to a fifth of a training's time. A replay keeps them
 (`replay.memory`), so that a run has to tell what of its time this was.
 """
 

@@ -244,7 +244,7 @@ class Recorder:
         info = describe(iterable)
         self._snapshot(enter_of("", name, entry), frame, uses, outer, info)
         self._adaptive.expect(self._snapshotter.expected)
-        began = time.perf_counter()
+        began, begun = time.perf_counter(), self._paging.now()
         count = 0
         exhausted = False
         try:
@@ -263,14 +263,14 @@ class Recorder:
                 count += 1
             exhausted = True
         finally:
-            seconds = time.perf_counter() - began
+            seconds, paging = time.perf_counter() - began, self._paging.since(begun)
             self._enter(outer)
             end = _end(frame, exhausted)
             if end != "raised":
                 self._snapshot(exit_of("", name, entry), frame, uses, outer, info)
             self._loops_ended, self._cpu_ended = time.perf_counter(), time.process_time()
             self._paged = self._paging.now()
-            self._loop_line(outer, name, entry, count, seconds, end)
+            self._loop_line(outer, name, entry, count, seconds, end, paging)
 
     def _loop_line(
         self,
@@ -280,7 +280,7 @@ class Recorder:
         count: int,
         seconds: float,
         end: str,
-        paging: float = 0.0,
+        paging: float,
     ) -> None:
         line: dict[str, Any] = {"k": "loop", "l": name, "e": entry, "n": count}
         self._note(outer, line | {"s": round(seconds, 6), "end": end} | told(paging))

@@ -262,12 +262,14 @@ def test_time_in_which_memory_is_found_again_and_again_is_no_part_of_the_price(s
     sandbox.run("train.py")
     run = read_run(sandbox.run_files()[0])
     lines = {line.get("w", line.get("l")): line for line in run.lines if "paging" in line}
-    assert lines.keys() == {"iteration", "step", "rest"}
+    assert lines.keys() == {"iteration", "step", "epoch", "rest"}
     assert all(0 < line["paging"] < line["s"] for line in lines.values())
     found = recorded(run)
     loop = found.loops["epoch", 0]
     assert loop.iterations[3] == lines["iteration"]["s"] - lines["iteration"]["paging"]
     assert loop.nested[3][0].seconds == lines["step"]["s"] - lines["step"]["paging"]
+    # What a broken-off iteration took is what is left of the whole.
+    assert loop.seconds == lines["epoch"]["s"] - lines["epoch"]["paging"]
     assert found.rest == lines["rest"]["s"] - lines["rest"]["paging"]
 
 
