@@ -378,12 +378,14 @@ def _measure(
         plain, recorded = results[True], results[False]
         inside = {at: s for at, s in snapshots.items() if "=" in at}
         taken = {int(at.split("=")[1].split("@")[0].split("/")[0]) for at in inside}
-        pair = (_epochs(plain, steps), _epochs(recorded, steps))
-        step = [_usual_step(epochs, steps) for epochs in pair]
-        epoch = [_typical(_kinds(e, t)) for e, t in zip(pair, (set(), taken), strict=True)]
-        for number_of, all_epochs in enumerate(every):
-            in_steps = [[part / step[number_of] for part in parts] for parts in pair[number_of]]
-            all_epochs += _kinds(in_steps, taken if number_of else set())
+        epoch, step = [], []
+        for all_epochs, found, at in zip(every, (plain, recorded), (set(), taken), strict=True):
+            epochs = _epochs(found, steps)
+            one = _usual_step(epochs, steps)
+            kinds = _kinds(epochs, at)
+            all_epochs += [(kind, [part / one for part in parts]) for kind, parts in kinds]
+            epoch.append(_typical(kinds))
+            step.append(one)
         typical.append(epoch[1] / epoch[0] - 1)
         usual.append(step[1] / step[0] - 1)
         processors.append(recorded["cpu"] / plain["cpu"] - 1)
@@ -405,7 +407,8 @@ def _measure(
     by_epoch = [sum(held[at : at + 2]) for at in range(0, len(held), 2)]
     in_place = statistics.median(by_epoch) / statistics.median(floors) if held else 0.0
     per_epoch = _typical(every[1]) / _typical(every[0]) - 1
-    overhead = per_epoch + outside / statistics.median(plains)
+    once = outside / statistics.median(plains)
+    overhead = per_epoch + once
     print(
         f"{name:26}{statistics.median(plains):6.1f} s {overhead * 100:+6.1f} %"
         f" (a typical epoch {per_epoch * 100:+.1f} %, outside of epochs {outside:.2f} s)"
@@ -425,7 +428,7 @@ def _measure(
         ),
         flush=True,
     )
-    clock = statistics.median(typical) + outside / statistics.median(plains)
+    clock = statistics.median(typical) + once
     return overhead, total / statistics.median(plains), clock, statistics.mean(usual)
 
 

@@ -27,6 +27,7 @@ from flordb.record.writer import RunWriter
 from flordb.store.objects import ObjectStore
 from flordb.store.project import Project, project_of_script
 from flordb.store.runfile import FORMAT
+from flordb.store.whole import write_whole
 
 _RANKS_WAIT_SECONDS = 10.0
 _INTERRUPTED = 128 + signal.SIGINT
@@ -144,9 +145,7 @@ def _agreed(own: datetime, project: Project) -> datetime:
         return own
     path = project.temporary / f"job-{_job_key()}"
     if rank == 0:
-        part = path.with_suffix(".part")
-        part.write_text(own.isoformat())
-        os.replace(part, path)
+        write_whole(path, own.isoformat().encode())
         atexit.register(path.unlink, missing_ok=True)
         return own
     deadline = time.monotonic() + _RANKS_WAIT_SECONDS

@@ -244,7 +244,7 @@ class Recorder:
         info = describe(iterable)
         self._snapshot(enter_of("", name, entry), frame, uses, outer, info)
         self._adaptive.expect(self._snapshotter.expected)
-        began, begun = time.perf_counter(), self._paging.now()
+        began, before = time.perf_counter(), self._paging.now()
         count = 0
         exhausted = False
         try:
@@ -263,7 +263,7 @@ class Recorder:
                 count += 1
             exhausted = True
         finally:
-            seconds, paging = time.perf_counter() - began, self._paging.since(begun)
+            seconds, paging = time.perf_counter() - began, self._paging.since(before)
             self._enter(outer)
             end = _end(frame, exhausted)
             if end != "raised":

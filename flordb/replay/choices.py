@@ -16,6 +16,7 @@ from flordb.analysis.statements import LogStatement, log_statements
 from flordb.errors import ReplayError
 from flordb.store import sources
 from flordb.store.project import Project
+from flordb.store.whole import write_whole
 
 _AT = re.compile(r"(?P<file>.+):(?P<line>\d+)@(?P<version>[^@\s]+)")
 
@@ -62,10 +63,8 @@ def keep_choice(project: Project, names: Sequence[str], at: str) -> tuple[Choice
     made = tuple(Choice(name, file, line, _digest(text)) for name in names)
     places = {(c.name, c.file, c.text): c for c in (*read_choices(project), *made)}
     project.prepare()
-    path = project.store / "choices.json"
-    waiting = path.with_suffix(".new")
-    waiting.write_text(json.dumps([asdict(c) for c in places.values()], indent=1))
-    waiting.replace(path)
+    listed = json.dumps([asdict(c) for c in places.values()], indent=1)
+    write_whole(project.store / "choices.json", listed.encode())
     return made
 
 
